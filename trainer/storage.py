@@ -1,0 +1,125 @@
+"""Files: writing that a crash cannot tear (a reader sees all of a file or folder, or nothing of it), mapping.
+
+Everything is written under a temporary name, flushed to the disk and then renamed, so that `kill -9` or a
+full disk leaves at most a leftover whose name contains `.tmp-`; `remove_leftovers` takes those away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from trainer.errors import StorageError
+
+Chunks = Iterable[bytes | bytearray | memoryview]
+
+TEMPORARY = ".tmp-"
+
+
+def write_file(path: Path, chunks: Chunks) -> None:
+    """Replace `path` by a file of `chunks`, atomically. Raises StorageError; `path` is then untouched."""
+    temporary = _temporary(path)
+    with _storage_errors(path):
+        try:
+            _write(temporary, chunks)
+            os.replace(temporary, path)  # noqa: PTH105 - the tests inject faults into os functions
+            _sync_folder(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_folder(path: Path, files: Mapping[str, Chunks]) -> None:
+    """Create the folder `path` with `files`, atomically. `path` must not exist, its parent must.
+
+    Raises StorageError; nothing of the folder is left then.
+    """
+    temporary = _temporary(path)
+    with _storage_errors(path):
+        try:
+            temporary.mkdir()
+            for name, chunks in files.items():
+                _write(temporary / name, chunks)
+            _sync_folder(temporary)
+            os.rename(temporary, path)  # noqa: PTH104
+            _sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def map_file(path: Path) -> memoryview:
+    """The bytes of the file at `path`, memory-mapped read-only: read when used. Raises OSError."""
+    import mmap
+
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return memoryview(b"")  # an empty file cannot be mapped
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what dead writers left in `folder`. Call it under `locked(folder)`: nobody is writing then."""
+    for leftover in folder.glob(f"*{TEMPORARY}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process holds `folder`, and hold it. The kernel lets go when the holder dies.
+
+    Windows has no such lock: one process a folder is assumed there.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{path.name}{TEMPORARY}{secrets.token_hex(4)}")
+
+
+def _write(path: Path, chunks: Chunks) -> None:
+    with path.open("xb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # Windows cannot open a folder; it journals renames itself
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write `path` into a StorageError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "free some space" if full else "choose a folder that can be written"
+        problem = f"cannot write {path} ({error.strerror or error})"
+        raise StorageError(problem, f"{remedy}; what was there before is intact") from error
