@@ -1,4 +1,4 @@
-"""Files: writing that a crash cannot tear (a reader sees all of a file or folder, or nothing of it), mapping.
+"""Files and folders that a crash cannot tear: a reader sees all of one, or nothing.
 
 Everything is written under a temporary name, flushed to the disk and then renamed, so that `kill -9` or a
 full disk leaves at most a leftover whose name contains `.tmp-`; `remove_leftovers` takes those away.
@@ -24,7 +24,7 @@ TEMPORARY = ".tmp-"
 def write_file(path: Path, chunks: Chunks) -> None:
     """Replace `path` by a file of `chunks`, atomically. Raises StorageError; `path` is then untouched."""
     temporary = _temporary(path)
-    with _storage_errors(path):
+    with storage_errors(path):
         try:
             _write(temporary, chunks)
             os.replace(temporary, path)  # noqa: PTH105 - the tests inject faults into os functions
@@ -40,7 +40,7 @@ def write_folder(path: Path, files: Mapping[str, Chunks]) -> None:
     Raises StorageError; nothing of the folder is left then.
     """
     temporary = _temporary(path)
-    with _storage_errors(path):
+    with storage_errors(path):
         try:
             temporary.mkdir()
             for name, chunks in files.items():
@@ -61,6 +61,14 @@ def map_file(path: Path) -> memoryview:
         if file.seek(0, os.SEEK_END) == 0:
             return memoryview(b"")  # an empty file cannot be mapped
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder: to a reader, all of it at once. What cannot be removed now stays for another time."""
+    doomed = _temporary(path)
+    with contextlib.suppress(OSError):
+        os.rename(path, doomed)  # noqa: PTH104
+        shutil.rmtree(doomed)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -114,8 +122,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write `path` into a StorageError that says what to do."""
+def storage_errors(path: Path) -> Iterator[None]:
+    """A block in which the system's refusal to write `path` is a StorageError that says what to do."""
     try:
         yield
     except OSError as error:
