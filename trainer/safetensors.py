@@ -187,10 +187,10 @@ def to_f32(tensor: TensorData) -> TensorData:
 
 def bf16_to_f32(data: Buffer) -> bytearray:
     """Bytes of bfloat16 numbers → bytes of the same numbers in float32, of which they are the upper half."""
-    view = memoryview(data).cast("B")
-    out = bytearray(2 * len(view))
-    out[2::4] = view[0::2]
-    out[3::4] = view[1::2]
+    raw = bytes(data)  # whose slices are ten times as fast as a view's
+    out = bytearray(2 * len(raw))
+    out[2::4] = raw[0::2]
+    out[3::4] = raw[1::2]
     return out
 
 
