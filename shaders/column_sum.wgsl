@@ -1,0 +1,41 @@
+// out[c] = Σ_n x[n, c] in two stages of fixed order: gradients of biases, and the second stage of LayerNorm's.
+//
+//   partial  sums[p, c] = Σ x[n, c] over the ROWS rows of part p           x (N, C)
+//   total    out[c] = Σ_p parts[p, c]                                     parts (P, C)
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> sums: array<f32>;
+@group(0) @binding(2) var<storage, read> parts: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+
+// Constants: N C ROWS
+@compute @workgroup_size(64)
+fn partial(@builtin(global_invocation_id) id: vec3<u32>) {
+  let c = id.x;
+  let part = id.y;
+  if (c >= C) {
+    return;
+  }
+  var sum = 0.0;
+  for (var n = part * ROWS; n < min((part + 1u) * ROWS, N); n++) {
+    sum += x[n * C + c];
+  }
+  sums[part * C + c] = sum;
+}
+
+// Constants: P C ADD
+@compute @workgroup_size(64)
+fn total(@builtin(global_invocation_id) id: vec3<u32>) {
+  let c = id.x;
+  if (c >= C) {
+    return;
+  }
+  var sum = 0.0;
+  for (var p = 0u; p < P; p++) {
+    sum += parts[p * C + c];
+  }
+  if (ADD) {
+    sum += out[c];
+  }
+  out[c] = sum;
+}

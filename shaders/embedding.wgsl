@@ -1,0 +1,107 @@
+// Token and position embedding, and its gradient without float atomics.
+//
+//   out[b, t, :] = token_table[tokens[b, t], :] + position_table[t, :]         out (B, T, C)
+//
+// A token table above the binding limit is bound in parts: FIRST and COUNT are the rows at hand, and each
+// dispatch serves the tokens that lie in its part.
+//
+// Backward: dtoken_table[v, :] += Σ dout[i, :] over the positions i that hold token v. `chain` links each
+// position to the next one with the same token; the thread of a token's first position then walks the chain,
+// so that every row has one writer and one order of addition.
+
+@group(0) @binding(0) var<storage, read> tokens: array<u32>;  // [N], N = B·T
+@group(0) @binding(1) var<storage, read> token_table: array<f32>;  // [COUNT, C]
+@group(0) @binding(2) var<storage, read> position_table: array<f32>;  // [T, C]
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;  // [N, C]
+@group(0) @binding(4) var<storage, read_write> links: array<u32>;  // [N]
+@group(0) @binding(5) var<storage, read> chains: array<u32>;  // [N], as `chain` wrote it
+@group(0) @binding(6) var<storage, read> dout: array<f32>;  // [N, C]
+@group(0) @binding(7) var<storage, read_write> dtoken_table: array<f32>;  // [COUNT, C]
+@group(0) @binding(8) var<storage, read_write> dposition_table: array<f32>;  // [T, C]
+@group(0) @binding(9) var<storage, read> position: array<u32>;  // [1]
+
+const FIRST_OF_CHAIN = 0x80000000u;
+
+// Constants: N T C FIRST COUNT
+@compute @workgroup_size(64)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let i = (group.y * 65535u + group.x) * 64u + lane;
+  if (i >= N * C) {
+    return;
+  }
+  let token = tokens[i / C] - FIRST;
+  if (token < COUNT) {
+    out[i] = token_table[token * C + i % C] + position_table[((i / C) % T) * C + i % C];
+  }
+}
+
+// One token, tokens[position], at its own position: for generation.
+// Constants: C FIRST COUNT
+@compute @workgroup_size(64)
+fn forward_one(@builtin(global_invocation_id) id: vec3<u32>) {
+  let c = id.x;
+  let token = tokens[position[0]] - FIRST;
+  if (c < C && token < COUNT) {
+    out[c] = token_table[token * C + c] + position_table[position[0] * C + c];
+  }
+}
+
+// links[i] = the next position with the token of i (or N), plus FIRST_OF_CHAIN if none came before.
+// Constants: N
+@compute @workgroup_size(64)
+fn chain(@builtin(global_invocation_id) id: vec3<u32>) {
+  let i = id.x;
+  if (i >= N) {
+    return;
+  }
+  let token = tokens[i];
+  var next = i + 1u;
+  while (next < N && tokens[next] != token) {
+    next++;
+  }
+  var before = 0u;
+  while (tokens[before] != token) {
+    before++;
+  }
+  links[i] = next | select(0u, FIRST_OF_CHAIN, before == i);
+}
+
+// Adds to what dtoken_table holds: the head, which shares the table, has written there before.
+// Constants: N C FIRST COUNT
+@compute @workgroup_size(64)
+fn backward_tokens(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let i = (group.y * 65535u + group.x) * 64u + lane;
+  if (i >= N * C) {
+    return;
+  }
+  var at = i / C;
+  let c = i % C;
+  let token = tokens[at] - FIRST;
+  if (token >= COUNT || chains[at] < FIRST_OF_CHAIN) {
+    return;
+  }
+  var sum = 0.0;
+  while (at < N) {
+    sum += dout[at * C + c];
+    at = chains[at] & ~FIRST_OF_CHAIN;
+  }
+  dtoken_table[token * C + c] += sum;
+}
+
+// dposition_table[t, :] = Σ_b dout[b, t, :]
+// Constants: N T C ADD
+@compute @workgroup_size(64)
+fn backward_positions(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let i = (group.y * 65535u + group.x) * 64u + lane;
+  if (i >= T * C) {
+    return;
+  }
+  var sum = 0.0;
+  for (var b = 0u; b < N / T; b++) {
+    sum += dout[b * T * C + i];
+  }
+  if (ADD) {
+    sum += dposition_table[i];
+  }
+  dposition_table[i] = sum;
+}

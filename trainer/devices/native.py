@@ -1,0 +1,251 @@
+"""The native device: WebGPU through wgpu-py, or through `wgpudawn`, the same API on Dawn."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from typing import Any
+
+from trainer import kernels
+from trainer.devices import DeviceInfo, check_fits
+from trainer.errors import DeviceError
+from trainer.events import Progress, Reader
+from trainer.plan import Dispatch, Plan, Tensor
+
+KINDS = {"DiscreteGPU": 0, "IntegratedGPU": 1, "Unknown": 2, "CPU": 3}  # in order of preference
+WRITE_CHUNK = 64 << 20  # bytes of one queue.write_buffer
+
+
+def list_adapters(dawn: bool = False) -> list[Any]:
+    """All adapters, the one that "auto" means first. Raises DeviceError when wgpu itself cannot start."""
+    wgpu = _wgpu(dawn)
+    try:
+        adapters = wgpu.gpu.enumerate_adapters_sync()
+    except Exception as error:
+        raise DeviceError(f"wgpu cannot list GPUs ({error})", _driver_remedy()) from error
+    adapters = [adapter for adapter in adapters if adapter.info["backend_type"] not in ("OpenGL", "OpenGLES")]
+    return sorted(adapters, key=lambda adapter: KINDS.get(adapter.info["adapter_type"], 2))
+
+
+def describe(adapter: Any) -> DeviceInfo:
+    """What is known of an adapter."""
+    info = adapter.info
+    software = info["adapter_type"] == "CPU"
+    return DeviceInfo(
+        name=info["device"],
+        backend=info["backend_type"],
+        kind=info["adapter_type"],
+        software=software,
+        driver=info["description"],
+        features=tuple(sorted(adapter.features)),
+        limits={name: int(value) for name, value in adapter.limits.items()},
+        memory=_free_memory() if software else None,
+    )
+
+
+async def open_native(name: str = "auto") -> NativeDevice:
+    """The adapter called `name` (see `trainer.devices.open_device`)."""
+    dawn = name == "dawn"
+    adapters = list_adapters(dawn)
+    if not adapters:
+        raise DeviceError("no GPU adapter was found", _driver_remedy())
+    if name in ("auto", "dawn"):
+        return NativeDevice(adapters[0], dawn)
+    if name.isdecimal() and int(name) < len(adapters):
+        return NativeDevice(adapters[int(name)], dawn)
+    for adapter in adapters:
+        if not name.isdecimal() and name.lower() in adapter.info["device"].lower():
+            return NativeDevice(adapter, dawn)
+    known = ", ".join(f"{i} ({adapter.info['device']})" for i, adapter in enumerate(adapters))
+    raise DeviceError(f"no device {name!r}", f"choose auto, reference, dawn, or one of {known}")
+
+
+class NativeDevice:
+    """A WebGPU device. Asks for no feature, and for no limit beyond the defaults."""
+
+    def __init__(self, adapter: Any, dawn: bool = False) -> None:
+        self.info = describe(adapter)
+        self.wgpu = _wgpu(dawn)
+        self.dawn = dawn
+        try:
+            self.device = adapter.request_device_sync()
+        except Exception as error:
+            raise DeviceError(f"{self.info.name} gives no device ({error})", "try another") from error
+
+    async def compile(self, plan: Plan, on_event: Reader | None = None) -> NativeExecutable:
+        check_fits(plan, self.info)
+        return NativeExecutable(self, plan, on_event)
+
+    def module(self, code: str) -> Any:
+        """A shader module. Where wgpu-native allows it, without the bounds checks that it would write into
+        the code (14% of a matmul on an H100): the kernels are ours, are tested, and the driver still checks.
+        """
+        if self.dawn:
+            return self.device.create_shader_module(code=code)
+        _api: Any = importlib.import_module("wgpu.backends.wgpu_native._api")
+        ffi, lib = _api.ffi, _api.lib
+        source: Any = _api.new_struct_p("WGPUShaderSourceWGSL *", code=_api.to_c_string_view(code))
+        source[0].chain.next = ffi.NULL
+        source[0].chain.sType = lib.WGPUSType_ShaderSourceWGSL
+        descriptor = _api.new_struct_p(
+            "WGPUShaderModuleDescriptor *",
+            nextInChain=ffi.cast("WGPUChainedStruct *", source),
+            label=_api.to_c_string_view("kernel"),
+        )
+        module = _api.libf.wgpuDeviceCreateShaderModuleTrusted(self.device._internal, descriptor, 0)
+        return _api.GPUShaderModule("kernel", module, self.device)
+
+
+class NativeExecutable:
+    """A plan on a WebGPU device: buffers, pipelines and bind groups are made once and replayed."""
+
+    def __init__(self, device: NativeDevice, plan: Plan, on_event: Reader | None) -> None:
+        self.plan = plan
+        self.device = device
+        self.gpu = device.device
+        usage = device.wgpu.BufferUsage
+        flags = usage.STORAGE | usage.COPY_SRC | usage.COPY_DST
+        try:
+            self.buffers = [self.gpu.create_buffer(size=size, usage=flags) for size in plan.buffers]
+        except Exception as error:
+            raise DeviceError(
+                f"{device.info.name} cannot hold {plan.nbytes / 2**20:,.0f} MiB ({error})",
+                "choose a smaller preset, --batch or --context",
+            ) from error
+        self._pipelines: dict[Any, Any] = {}
+        self._groups: dict[Any, Any] = {}
+        self._programs = self._prepare(on_event)
+
+    def _prepare(self, on_event: Reader | None) -> dict[str, list[tuple[Any, Any, tuple[int, int, int]]]]:
+        total = sum(len(program.dispatches) for program in self.plan.programs.values())
+        programs, done = {}, 0
+        for name, program in self.plan.programs.items():
+            ready = programs[name] = []
+            for dispatch in program.dispatches:
+                pipeline = self._pipeline(dispatch)
+                ready.append((pipeline, self._group(dispatch, pipeline), dispatch.grid))
+                done += 1
+                if on_event and done % 50 == 0:
+                    on_event(Progress("compile", done, total, "dispatches"))
+        return programs
+
+    def _pipeline(self, dispatch: Dispatch) -> Any:
+        entry = dispatch.kernel.split(".")[1]
+        key = (dispatch.variant, entry, tuple(sorted(dispatch.constants.items())))
+        if key not in self._pipelines:
+            code = kernels.module(dispatch.variant, entry, dispatch.constants)
+            self._pipelines[key] = self.gpu.create_compute_pipeline(
+                layout="auto", compute={"module": self.device.module(code), "entry_point": entry}
+            )
+        return self._pipelines[key]
+
+    def _group(self, dispatch: Dispatch, pipeline: Any) -> Any:
+        entry = dispatch.kernel.split(".")[1]
+        numbers = kernels.bindings(dispatch.variant, entry)
+        places = tuple((numbers[name][0], *self.plan.place(t)) for name, t in dispatch.bindings.items())
+        key = (id(pipeline), places)
+        if key not in self._groups:
+            self._groups[key] = self.gpu.create_bind_group(
+                layout=pipeline.get_bind_group_layout(0),
+                entries=[
+                    {"binding": n, "resource": {"buffer": self.buffers[b], "offset": offset, "size": size}}
+                    for n, b, offset, size in places
+                ],
+            )
+        return self._groups[key]
+
+    def run(self, programs: Iterable[str]) -> None:
+        encoder = self.gpu.create_command_encoder()
+        compute = encoder.begin_compute_pass()
+        current = None
+        for name in programs:
+            for pipeline, group, grid in self._programs[name]:
+                if pipeline is not current:
+                    compute.set_pipeline(pipeline)
+                    current = pipeline
+                compute.set_bind_group(0, group)
+                compute.dispatch_workgroups(*grid)
+        compute.end()
+        self.gpu.queue.submit([encoder.finish()])
+
+    async def write(self, tensor: Tensor, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data).cast("B")
+        buffer, offset, size = self.plan.place(tensor)
+        if len(view) != size:
+            raise ValueError(f"{tensor.name} takes {size} bytes, not {len(view)}")
+        for start in range(0, size, WRITE_CHUNK):
+            chunk = view[start : start + WRITE_CHUNK]
+            self.gpu.queue.write_buffer(self.buffers[buffer], offset + start, chunk)
+
+    async def read(self, tensor: Tensor) -> memoryview:
+        return await self._read(*self.plan.place(tensor))
+
+    async def _read(self, buffer: int, offset: int, size: int) -> memoryview:
+        usage = self.device.wgpu.BufferUsage
+        staging = self.gpu.create_buffer(size=size, usage=usage.COPY_DST | usage.MAP_READ)
+        encoder = self.gpu.create_command_encoder()
+        encoder.copy_buffer_to_buffer(self.buffers[buffer], offset, staging, 0, size)
+        self.gpu.queue.submit([encoder.finish()])
+        await staging.map_async("READ")
+        data = staging.read_mapped(copy=True)
+        staging.unmap()
+        staging.destroy()
+        return data
+
+    async def finish(self) -> None:
+        await self._read(0, 0, 4)  # the queue works in order, and wgpu-py 0.32's own way raises a TypeError
+
+    def close(self) -> None:
+        for buffer in self.buffers:
+            buffer.destroy()
+        self.buffers, self._pipelines, self._groups, self._programs = [], {}, {}, {}
+
+
+def _wgpu(dawn: bool) -> Any:
+    if dawn:
+        try:
+            wgpu: Any = importlib.import_module("wgpudawn")
+        except ImportError as error:
+            raise DeviceError(
+                "Dawn is not installed", "pip install wgpudawn, or leave out --device dawn"
+            ) from error
+        return wgpu
+    try:
+        import wgpu
+        from wgpu.backends.wgpu_native import extras
+    except ImportError as error:
+        raise DeviceError("wgpu is not installed", "pip install wgpu, or use --device reference") from error
+    _choose_backends(extras)
+    return wgpu
+
+
+_chosen: list[bool] = []
+
+
+def _choose_backends(extras: Any) -> None:
+    """Leave OpenGL out, which lacks what the kernels need. Once a process, before the first adapter."""
+    if not _chosen:
+        if sys.platform == "linux":  # without it, Mesa's drivers write to stderr while they look for a screen
+            os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+        extras.set_instance_extras(backends=["Vulkan", "Metal", "DX12"])
+        _chosen.append(True)
+
+
+def _driver_remedy() -> str:
+    if sys.platform == "linux":
+        return (
+            "install a Vulkan driver (Debian and Ubuntu: apt-get install libvulkan1 mesa-vulkan-drivers), "
+            "or use --device reference"
+        )
+    return "update the graphics driver, or use --device reference"
+
+
+def _free_memory() -> int | None:
+    """Bytes of main memory that are free, where the system tells."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

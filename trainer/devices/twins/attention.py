@@ -1,0 +1,69 @@
+"""Twin of shaders/attention.wgsl and its variants."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+
+def _heads(k: SimpleNamespace, flat: np.ndarray, parts: int) -> np.ndarray:
+    """(parts, B, NH, T, HS) from a flat (B, T, parts·C): a view."""
+    shape = (k.B, k.T, parts, k.NH, k.HS)
+    return flat[: int(np.prod(shape))].reshape(shape).transpose(2, 0, 3, 1, 4)
+
+
+def _scores(k: SimpleNamespace, qkv: np.ndarray) -> np.ndarray:
+    """(B, NH, T, T), minus infinity above the diagonal."""
+    q, key, _ = _heads(k, qkv, 3)
+    future = np.triu(np.ones((k.T, k.T), bool), 1)
+    return np.where(future, -np.inf, q @ key.swapaxes(-1, -2) * k.SCALE)
+
+
+def forward(k: SimpleNamespace, qkv: np.ndarray, out: np.ndarray, lse: np.ndarray) -> None:
+    scores = _scores(k, qkv)
+    largest = scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores - largest)
+    total = weights.sum(axis=-1, keepdims=True)
+    _heads(k, out, 1)[0] = (weights / total) @ _heads(k, qkv, 3)[2]
+    lse[: k.B * k.NH * k.T] = (largest + np.log(total)).ravel()
+
+
+def backward_delta(k: SimpleNamespace, result: np.ndarray, dout: np.ndarray, delta: np.ndarray) -> None:
+    delta[: k.B * k.NH * k.T] = (_heads(k, result, 1) * _heads(k, dout, 1)).sum(axis=-1).ravel()
+
+
+def _gradients(
+    k: SimpleNamespace, qkv: np.ndarray, kept: np.ndarray, dout: np.ndarray, deltas: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """P and dS, both (B, NH, T, T)."""
+    rows = (k.B, k.NH, k.T, 1)
+    p = np.exp(_scores(k, qkv) - kept[: k.B * k.NH * k.T].reshape(rows))
+    dp = _heads(k, dout, 1)[0] @ _heads(k, qkv, 3)[2].swapaxes(-1, -2)
+    return p, p * (dp - deltas[: k.B * k.NH * k.T].reshape(rows))
+
+
+def backward_query(
+    k: SimpleNamespace,
+    qkv: np.ndarray,
+    kept: np.ndarray,
+    dout: np.ndarray,
+    deltas: np.ndarray,
+    dqkv: np.ndarray,
+) -> None:
+    _, ds = _gradients(k, qkv, kept, dout, deltas)
+    _heads(k, dqkv, 3)[0] = k.SCALE * ds @ _heads(k, qkv, 3)[1]
+
+
+def backward_key_value(
+    k: SimpleNamespace,
+    qkv: np.ndarray,
+    kept: np.ndarray,
+    dout: np.ndarray,
+    deltas: np.ndarray,
+    dqkv: np.ndarray,
+) -> None:
+    p, ds = _gradients(k, qkv, kept, dout, deltas)
+    gradient = _heads(k, dqkv, 3)
+    gradient[1] = k.SCALE * ds.swapaxes(-1, -2) @ _heads(k, qkv, 3)[0]
+    gradient[2] = p.swapaxes(-1, -2) @ _heads(k, dout, 1)[0]

@@ -1,0 +1,289 @@
+"""GPT-2 as a plan: parameters in flat arenas, and the programs that initialise, train, evaluate and generate.
+
+init            weights from the seed
+micro           one micro-batch: windows, forward, loss, backward; gradients are written
+micro_add       the same for the step's further micro-batches; gradients are added
+update          gradient norm, clip, AdamW, the ring buffer's row
+evaluate        losses of `model.evaluation.inputs` against its targets
+prefill         keys and values of a prompt into the cache
+decode          one more token: embed, attend to the cache, choose
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trainer.config import ModelConfig, TrainConfig
+from trainer.gpt2_format import EMBEDDING, parameter_shapes
+from trainer.kernels import Tuning
+from trainer.ops import random, sampling
+from trainer.ops.adamw import Piece, StepState, adamw
+from trainer.ops.attention import attention, attention_one
+from trainer.ops.cross_entropy import head_logits, head_loss, mean_loss
+from trainer.ops.embedding import embedding, embedding_one
+from trainer.ops.layernorm import layernorm
+from trainer.ops.matmul import feed_forward, linear
+from trainer.ops.sampling import Sampler
+from trainer.plan import ALIGNMENT, MAX_BUFFER, Plan, Tape, Tensor, binding_pieces, round_up
+
+RING = 256  # steps whose losses the GPU keeps until they are read
+ARENAS = ("parameter", "gradient", "mean", "variance")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the host writes and reads to evaluate: a batch of windows and the loss of each position."""
+
+    inputs: Tensor  # u32 (B, T)
+    targets: Tensor  # u32 (B·T)
+    losses: Tensor  # f32 (B·T), nats
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training run holds beside the parameters."""
+
+    config: TrainConfig
+    dataset: list[Tensor]  # u32, two tokens in each
+    tokens: int  # of the dataset
+    state: StepState
+    gradients: dict[str, Tensor]
+    means: dict[str, Tensor]
+    variances: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A plan and the tensors that a host talks to. Parameters have the names of GPT2LMHeadModel's."""
+
+    config: ModelConfig
+    plan: Plan
+    parameters: dict[str, Tensor]
+    training: Training | None
+    evaluation: Evaluation | None
+    sampler: Sampler | None
+
+
+def build(
+    config: ModelConfig,
+    *,
+    train: TrainConfig | None = None,
+    tokens: int = 0,
+    evaluation_batch: int = 0,
+    generate: bool = False,
+    tuning: Tuning | None = None,
+    seed: int = 0,
+) -> Model:
+    """The plan of a model for what is asked for: training on a dataset of `tokens` tokens, evaluation with
+    `evaluation_batch` windows at a time, generation. Raises DeviceError where WebGPU's limits forbid it.
+    """
+    plan = Plan(tuning)
+    builder = _Builder(config, plan, training=train is not None)
+    builder.init(train.seed if train else seed)
+    training = builder.train(train, tokens) if train else None
+    evaluation = builder.evaluate(evaluation_batch) if evaluation_batch else None
+    sampler = builder.generate() if generate else None
+    plan.finish()
+    return Model(config, plan, builder.parameters, training, evaluation, sampler)
+
+
+class _Builder:
+    """Appends the programs of one model to a plan."""
+
+    def __init__(self, config: ModelConfig, plan: Plan, *, training: bool) -> None:
+        self.config = config
+        self.plan = plan
+        self.padded_vocab = round_up(config.vocab, 64)  # rows of the table: whole vectors and tiles
+        self.arenas = {role: _Arena(plan, role) for role in (ARENAS if training else ARENAS[:1])}
+        # Matrices before vectors, so that weight decay applies to whole stretches of the arena.
+        shapes = parameter_shapes(config)
+        names = sorted(shapes, key=lambda name: len(shapes[name]) == 1)
+        self.tables: dict[str, dict[str, Tensor]] = {}
+        for role, arena in self.arenas.items():
+            layout = {name: self._stored_shape(name, shapes[name]) for name in names}
+            self.tables[role] = arena.place(layout)
+        self.parameters = {name: self.tables["parameter"][name].rows(0, shapes[name][0]) for name in shapes}
+
+    def _stored_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.padded_vocab, shape[1]) if name == EMBEDDING else shape
+
+    def init(self, seed: int) -> None:
+        """GPT-2's initialisation: N(0, 0.02²), residual projections scaled by 1/sqrt(2L), biases 0."""
+        with self.plan.program("init"):
+            for stream, (name, tensor) in enumerate(self.parameters.items()):
+                if len(tensor.shape) == 2:
+                    residual = name.endswith("c_proj.weight")
+                    std = 0.02 * (2 * self.config.layers) ** -0.5 if residual else 0.02
+                    random.normal(self.plan, tensor, std=std, seed=seed, stream=stream)
+                elif name.endswith("weight"):
+                    random.fill(self.plan, tensor, 1.0)
+                else:
+                    random.fill(self.plan, tensor, 0.0)
+
+    # ---------------------------------------------------------------- forward
+
+    def layer(self, i: int, part: str) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a part of block `i`."""
+        table = self.tables["parameter"]
+        return table[f"transformer.h.{i}.{part}.weight"], table[f"transformer.h.{i}.{part}.bias"]
+
+    def embed(self, tape: Tape, tokens: Tensor) -> Tensor:
+        table = self.tables["parameter"]
+        return embedding(tape, tokens, table[EMBEDDING], table["transformer.wpe.weight"])
+
+    def query_key_value(self, tape: Tape, i: int, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """LayerNorm and the projection to q, k and v of block `i`: (N, C) → (N, 3C)."""
+        normed = layernorm(tape, "ln_1", x, *self.layer(i, "ln_1"))
+        return linear(tape, "qkv", normed, *self.layer(i, "attn.c_attn"), out=out)
+
+    def rest_of_block(self, tape: Tape, i: int, x: Tensor, attended: Tensor) -> Tensor:
+        """Block `i` from attention's result on: (N, C) → (N, C)."""
+        x = linear(tape, "residual", attended, *self.layer(i, "attn.c_proj"), residual=x)
+        normed = layernorm(tape, "ln_2", x, *self.layer(i, "ln_2"))
+        return feed_forward(tape, normed, self.layer(i, "mlp.c_fc"), self.layer(i, "mlp.c_proj"), x)
+
+    def blocks(self, tape: Tape, x: Tensor, attend: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """All blocks and the last LayerNorm; `attend(i, x)` is attention of block `i`, (N, C) → (N, C)."""
+        for i in range(self.config.layers):
+            x = self.rest_of_block(tape, i, x, attend(i, x))
+        table = self.tables["parameter"]
+        return layernorm(tape, "ln_f", x, table["transformer.ln_f.weight"], table["transformer.ln_f.bias"])
+
+    def loss(self, tape: Tape, inputs: Tensor, targets: Tensor, losses: Tensor, scale: float) -> None:
+        """Loss of each position of `inputs` (B, T); in training, `scale` times its gradient too."""
+        shape = (*inputs.shape, self.config.heads)
+
+        def attend(i: int, x: Tensor) -> Tensor:
+            return attention(tape, self.query_key_value(tape, i, x), (shape[0], shape[1], shape[2]))
+
+        x = self.blocks(tape, self.embed(tape, inputs), attend)
+        table = self.tables["parameter"][EMBEDDING]
+        head_loss(tape, x, table, targets, losses, vocab=self.config.vocab, scale=scale)
+
+    # ---------------------------------------------------------------- programs
+
+    def train(self, train: TrainConfig, tokens: int) -> Training:
+        plan, T = self.plan, self.config.context
+        state = StepState(
+            plan.tensor("counters", (4,), "u32", "state"),
+            plan.tensor("scalars", (4,), "f32", "state"),
+            plan.tensor("schedule", (train.steps, 4), "f32", "state"),
+            plan.tensor("ring", (RING, 4), "f32", "state"),
+        )
+        dataset = [
+            plan.tensor(f"dataset.{i}", (-(-count // 2),), "u32", "state")
+            for i, (_, _, count) in enumerate(random.dataset_parts(tokens, T))
+        ]
+        rows = train.batch * T
+        scale = 1 / (rows * train.accumulate)
+        for name, accumulate in (("micro", False), ("micro_add", True)):
+            if accumulate and train.accumulate == 1:
+                continue
+            with plan.program(name):
+                tape = Tape(plan, training=True, accumulate=accumulate)
+                for parameter, tensor in self.tables["parameter"].items():
+                    tape.known(tensor, self.tables["gradient"][parameter])
+                inputs, targets = random.windows(
+                    plan, dataset, tokens, state.counters, (train.batch, T), train.seed
+                )
+                losses = plan.activation("losses", (rows,))
+                self.loss(tape, inputs, targets, losses, scale)
+                mean_loss(plan, losses, state.scalars, state.counters, scale)
+                tape.backward()
+        with plan.program("update"):
+            adamw(plan, self.pieces(), state, train)
+        tables = {
+            role: {name: table[name].rows(0, self.parameters[name].shape[0]) for name in self.parameters}
+            for role, table in self.tables.items()
+        }
+        return Training(train, dataset, tokens, state, tables["gradient"], tables["mean"], tables["variance"])
+
+    def pieces(self) -> list[Piece]:
+        """The arena in stretches that a binding holds."""
+        pieces = []
+        for segment, decay in enumerate(self.arenas["parameter"].decays):
+            flat = [binding_pieces(self.arenas[role].segments[segment]) for role in ARENAS]
+            for views in zip(*flat, strict=True):
+                pieces.append(Piece(*(view for _, view in views), decay=decay))
+        return pieces
+
+    def evaluate(self, batch: int) -> Evaluation:
+        plan, T = self.plan, self.config.context
+        evaluation = Evaluation(
+            plan.tensor("evaluation.inputs", (batch, T), "u32", "state"),
+            plan.tensor("evaluation.targets", (batch * T,), "u32", "state"),
+            plan.tensor("evaluation.losses", (batch * T,), "f32", "state"),
+        )
+        with plan.program("evaluate"):
+            tape = Tape(plan, training=False)
+            self.loss(tape, evaluation.inputs, evaluation.targets, evaluation.losses, 1.0)
+        return evaluation
+
+    def generate(self) -> Sampler:
+        plan, config = self.plan, self.config
+        T, C = config.context, config.width
+        sampler = Sampler(
+            plan.tensor("sampler.settings", (2,), "f32", "state"),
+            plan.tensor("sampler.choices", (2,), "u32", "state"),
+            plan.tensor("sampler.cursor", (2,), "u32", "state"),
+            plan.tensor("sampler.sequence", (T + 1,), "u32", "state"),
+            plan.tensor("sampler.probabilities", (T + 1,), "f32", "state"),
+        )
+        caches = [plan.tensor(f"cache.{i}", (T, 3 * C), "f32", "state") for i in range(config.layers)]
+        with plan.program("prefill"):
+            tape = Tape(plan, training=False)
+            x = self.embed(tape, sampler.sequence.view("prompt", 0, (1, T)))
+            for i in range(config.layers):
+                qkv = self.query_key_value(tape, i, x, caches[i])
+                if i < config.layers - 1:  # of the last block only keys and values are wanted
+                    x = self.rest_of_block(tape, i, x, attention(tape, qkv, (1, T, config.heads)))
+        with plan.program("decode"):
+            tape = Tape(plan, training=False)
+            table = self.tables["parameter"]
+
+            def attend(i: int, x: Tensor) -> Tensor:
+                row = self.query_key_value(tape, i, x)
+                return attention_one(plan, row, caches[i], sampler.cursor, config.heads)
+
+            x = embedding_one(
+                plan, sampler.sequence, sampler.cursor, table[EMBEDDING], table["transformer.wpe.weight"]
+            )
+            logits = plan.activation("logits", (1, self.padded_vocab))
+            head_logits(plan, self.blocks(tape, x, attend), table[EMBEDDING], logits)
+            sampling.choose(plan, logits, config.vocab, sampler)
+        return sampler
+
+
+class _Arena:
+    """Tensors laid out one after another in as few flat tensors ("segments") as buffers allow."""
+
+    def __init__(self, plan: Plan, role: str) -> None:
+        self.plan = plan
+        self.role = role
+        self.segments: list[Tensor] = []
+        self.decays: list[bool] = []  # of each segment: matrices have weight decay
+
+    def place(self, layout: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        """Name → view; matrices and vectors never share a segment."""
+        groups: list[list[str]] = []
+        sizes: list[int] = []
+        starts: dict[str, int] = {}
+        align = ALIGNMENT // 4
+        for name, shape in layout.items():
+            size = round_up(Tensor(name, shape).size, align)
+            decay = len(shape) > 1
+            if not groups or self.decays[-1] != decay or 4 * (sizes[-1] + size) > MAX_BUFFER:
+                groups.append([])
+                sizes.append(0)
+                self.decays.append(decay)
+            groups[-1].append(name)
+            starts[name] = sizes[-1]
+            sizes[-1] += size
+        views = {}
+        for i, (names, size) in enumerate(zip(groups, sizes, strict=True)):
+            segment = self.plan.tensor(f"arena.{self.role}.{i}", (size,), role=self.role)
+            self.segments.append(segment)
+            for name in names:
+                views[name] = segment.view(f"{self.role}.{name}", starts[name], layout[name])
+        return views

@@ -1,0 +1,86 @@
+"""Global gradient norm, clip and AdamW over the flat arena, with the step's bookkeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainer.config import TrainConfig
+from trainer.plan import Plan, Tensor, linear_grid
+
+NORM_GROUPS = 128  # workgroups that add up one piece of the gradient
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of the arena that one binding can hold, all of it with weight decay or all without."""
+
+    parameter: Tensor
+    gradient: Tensor
+    mean: Tensor
+    variance: Tensor
+    decay: bool
+
+
+@dataclass(frozen=True)
+class StepState:
+    """What the GPU keeps from step to step; see shaders/adamw.wgsl for the meaning of each element."""
+
+    counters: Tensor  # u32 (4): step, updates applied, steps skipped, micro-batch
+    scalars: Tensor  # f32 (4): loss, gradient norm, clip scale, finite
+    schedule: Tensor  # f32 (steps, 4): learning rate, AdamW's two bias corrections
+    ring: Tensor  # f32 (RING, 4): loss, gradient norm, learning rate, skipped
+
+
+def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainConfig) -> None:
+    """Append the optimiser's step: nothing changes if a gradient or the loss is not finite."""
+    groups = [min(NORM_GROUPS, -(-piece.gradient.size // 256)) for piece in pieces]
+    squares = plan.activation("squares", (sum(groups),))
+    flaws = plan.activation("flaws", (sum(groups),), "u32")
+    slot = 0
+    for piece, count in zip(pieces, groups, strict=True):
+        plan.dispatch(
+            "adamw.norm_partial",
+            grid=(count, 1, 1),
+            constants={"N": piece.gradient.size, "GROUPS": count, "SLOT": slot},
+            gradient=piece.gradient,
+            squares=squares,
+            flaws=flaws,
+        )
+        slot += count
+    plan.dispatch(
+        "adamw.norm_total",
+        grid=(1, 1, 1),
+        constants={"SLOTS": slot, "CLIP": config.clip},
+        all_squares=squares,
+        all_flaws=flaws,
+        scalars=state.scalars,
+    )
+    for piece in pieces:
+        plan.dispatch(
+            "adamw.update",
+            grid=linear_grid(-(-piece.parameter.size // 256)),
+            constants={
+                "N": piece.parameter.size,
+                "BETA1": config.beta1,
+                "BETA2": config.beta2,
+                "EPSILON": config.epsilon,
+                "DECAY": config.weight_decay if piece.decay else 0.0,
+            },
+            gradient=piece.gradient,
+            settled=state.scalars,
+            parameter=piece.parameter,
+            mean=piece.mean,
+            variance=piece.variance,
+            schedule=state.schedule,
+            counters=state.counters,
+        )
+    plan.dispatch(
+        "adamw.finish",
+        grid=(1, 1, 1),
+        constants={"RING": state.ring.shape[0]},
+        scalars=state.scalars,
+        schedule=state.schedule,
+        counts=state.counters,
+        ring=state.ring,
+    )

@@ -1,0 +1,80 @@
+"""The head: logits over the vocabulary, softmax and cross-entropy, and their gradients, chunk by chunk."""
+
+from __future__ import annotations
+
+from trainer.ops.embedding import table_parts
+from trainer.ops.matmul import matmul
+from trainer.plan import MAX_BINDING, Plan, Tape, Tensor
+
+
+def rows_at_once(rows: int, stride: int) -> int:
+    """Rows of logits that one binding holds; a multiple of 64, so that chunks start where bindings may."""
+    return min(rows, MAX_BINDING // (4 * stride) // 64 * 64)
+
+
+def head_loss(
+    tape: Tape, x: Tensor, table: Tensor, targets: Tensor, losses: Tensor, *, vocab: int, scale: float
+) -> None:
+    """Cross-entropy of softmax(x · tableᵀ) against `targets`, in nats, for each row: (N, C) → losses (N).
+
+    The logits (N, V) of a large vocabulary never exist as a whole. Rows are taken a chunk at a time: the
+    chunk's logits become their own gradient in place, and give x's and the table's gradient (times `scale`)
+    before the next chunk takes their memory. So the backward part comes with the forward one. `table` is
+    (V rounded up to 64, C): whole vectors for the matmuls; `vocab` is V.
+    """
+    plan = tape.plan
+    N, C = x.shape
+    V = table.shape[0]
+    chunk = rows_at_once(N, V)
+    dx = plan.activation("dhead", (N, C)) if tape.training else None
+    logits = plan.activation("logits", (chunk, V))
+    for start in range(0, N, chunk):
+        rows = min(chunk, N - start)
+        some = x.rows(start, start + rows)
+        head_logits(plan, some, table, logits)
+        variant = plan.tuning.choose("cross_entropy", {})
+        plan.dispatch(
+            "cross_entropy.forward_backward",
+            variant=variant,
+            grid=(-(-rows // 64), 1, 1) if variant == "cross_entropy" else (rows, 1, 1),
+            constants={"N": rows, "V": vocab, "LD": V, "SCALE": scale, "GRADIENT": tape.training},
+            logits=logits,
+            targets=targets.rows(start, start + rows),
+            losses=losses.rows(start, start + rows),
+        )
+        if dx is not None:
+            _head_backward(tape, some, table, logits, dx.rows(start, start + rows))
+    if dx is not None:
+        tape.known(x, dx)
+
+
+def head_logits(plan: Plan, x: Tensor, table: Tensor, logits: Tensor) -> None:
+    """logits (N, V) = x (N, C) · tableᵀ, in parts of the table that a binding can hold."""
+    N, C = x.shape
+    V = table.shape[0]
+    for first, count, part in table_parts(table):
+        matmul(plan, x, part, logits.tail(first), (N, count, C), transpose_b=True, strides=(C, C, V))
+
+
+def _head_backward(tape: Tape, x: Tensor, table: Tensor, dlogits: Tensor, dx: Tensor) -> None:
+    """dx = dlogits · table and dtable = dlogitsᵀ · x, for a chunk of rows."""
+    plan = tape.plan
+    N, C = x.shape
+    V = table.shape[0]
+    dtable, add = tape.target(table)
+    for (first, count, part), (_, _, dpart) in zip(table_parts(table), table_parts(dtable), strict=True):
+        some = dlogits.tail(first)
+        matmul(plan, some, part, dx, (N, C, count), strides=(V, C, C), add=first > 0)
+        matmul(plan, some, x, dpart, (count, C, N), transpose_a=True, strides=(V, C, C), add=add)
+
+
+def mean_loss(plan: Plan, losses: Tensor, scalars: Tensor, counters: Tensor, scale: float) -> None:
+    """scalars[0] gathers `scale` · Σ losses over the micro-batches of a step."""
+    plan.dispatch(
+        "cross_entropy.mean",
+        grid=(1, 1, 1),
+        constants={"N": losses.size, "SCALE": scale},
+        row_losses=losses,
+        scalars=scalars,
+        counters=counters,
+    )

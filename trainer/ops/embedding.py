@@ -1,0 +1,84 @@
+"""Token and position embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trainer.plan import MAX_BINDING, Plan, Tape, Tensor, linear_grid
+
+
+def table_parts(table: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """(first row, rows, view) of parts of a table (V, C) that a binding can hold."""
+    V, C = table.shape
+    rows = min(V, MAX_BINDING // (4 * C) // 64 * 64)
+    for first in range(0, V, rows):
+        count = min(rows, V - first)
+        yield first, count, table.rows(first, first + count)
+
+
+def embedding(tape: Tape, tokens: Tensor, token_table: Tensor, position_table: Tensor) -> Tensor:
+    """token_table[tokens] + position_table[t]: tokens (B, T) → (B·T, C)."""
+    plan = tape.plan
+    N, T, C = tokens.size, tokens.shape[1], token_table.shape[1]
+    out = plan.activation("embedding", (N, C))
+    grid = linear_grid(-(-N * C // 64))
+    for first, count, part in table_parts(token_table):
+        plan.dispatch(
+            "embedding.forward",
+            grid=grid,
+            constants={"N": N, "T": T, "C": C, "FIRST": first, "COUNT": count},
+            tokens=tokens,
+            token_table=part,
+            position_table=position_table,
+            out=out,
+        )
+
+    def backward() -> None:
+        dout = tape.gradient(out)
+        links = plan.activation("links", (N,), "u32")
+        plan.dispatch(
+            "embedding.chain", grid=(-(-N // 64), 1, 1), constants={"N": N}, tokens=tokens, links=links
+        )
+        dtable, add = tape.target(token_table)
+        assert add, "the head writes the shared table's gradient first"
+        for first, count, part in table_parts(dtable):
+            plan.dispatch(
+                "embedding.backward_tokens",
+                grid=grid,
+                constants={"N": N, "C": C, "FIRST": first, "COUNT": count},
+                tokens=tokens,
+                chains=links,
+                dout=dout,
+                dtoken_table=part,
+            )
+        dpositions, add = tape.target(position_table)
+        plan.dispatch(
+            "embedding.backward_positions",
+            grid=linear_grid(-(-T * C // 64)),
+            constants={"N": N, "T": T, "C": C, "ADD": add},
+            dout=dout,
+            dposition_table=dpositions,
+        )
+
+    tape.record(backward)
+    return out
+
+
+def embedding_one(
+    plan: Plan, sequence: Tensor, position: Tensor, token_table: Tensor, position_table: Tensor
+) -> Tensor:
+    """The embedding (1, C) of the token at `position` of `sequence`."""
+    C = token_table.shape[1]
+    out = plan.activation("embedding", (1, C))
+    for first, count, part in table_parts(token_table):
+        plan.dispatch(
+            "embedding.forward_one",
+            grid=(-(-C // 64), 1, 1),
+            constants={"C": C, "FIRST": first, "COUNT": count},
+            tokens=sequence,
+            token_table=part,
+            position_table=position_table,
+            position=position,
+            out=out,
+        )
+    return out

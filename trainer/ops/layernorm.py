@@ -1,0 +1,61 @@
+"""LayerNorm (Ba, Kiros and Hinton, arXiv 1607.06450)."""
+
+from __future__ import annotations
+
+from trainer.ops import column_sum
+from trainer.plan import Tape, Tensor
+
+
+def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(x - mean) / sqrt(variance + 1e-5) · weight + bias, over the channels of each row: (N, C) → (N, C)."""
+    plan = tape.plan
+    N, C = x.shape
+    out = plan.activation(name, (N, C))
+    statistics = plan.activation(f"{name}.statistics", (N, 2))
+    variant = plan.tuning.choose("layernorm", {})
+    grid = (-(-N // 64), 1, 1) if variant == "layernorm" else (N, 1, 1)
+    plan.dispatch(
+        "layernorm.forward",
+        variant=variant,
+        grid=grid,
+        constants={"N": N, "C": C},
+        x=x,
+        weight=weight,
+        bias=bias,
+        out=out,
+        statistics=statistics,
+    )
+
+    def backward() -> None:
+        dout = tape.gradient(out)
+        P, each = column_sum.parts(N)
+        sums_weight = plan.activation("dweight_sums", (P, C))
+        sums_bias = plan.activation("dbias_sums", (P, C))
+        plan.dispatch(
+            "layernorm.backward_parameters",
+            grid=(-(-C // 64), P, 1),
+            constants={"N": N, "C": C, "ROWS": each},
+            x=x,
+            kept=statistics,
+            dout=dout,
+            dweight=sums_weight,
+            dbias=sums_bias,
+        )
+        for sums, parameter in ((sums_weight, weight), (sums_bias, bias)):
+            gradient, add = tape.target(parameter)
+            column_sum.total(plan, sums, gradient, add=add)
+        dx, add = tape.target(x)
+        plan.dispatch(
+            "layernorm.backward",
+            variant=variant,
+            grid=grid,
+            constants={"N": N, "C": C, "ADD": add},
+            x=x,
+            weight=weight,
+            kept=statistics,
+            dout=dout,
+            dx=dx,
+        )
+
+    tape.record(backward)
+    return out

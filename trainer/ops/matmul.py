@@ -1,0 +1,146 @@
+"""Matrix products in three transposes with fused epilogues, and the linear layers made of them."""
+
+from __future__ import annotations
+
+from trainer.ops import column_sum
+from trainer.plan import Grid, Plan, Tape, Tensor
+
+
+def matmul(
+    plan: Plan,
+    a: Tensor,
+    b: Tensor,
+    out: Tensor,
+    size: tuple[int, int, int],
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    strides: tuple[int, int, int] | None = None,
+    bias: Tensor | None = None,
+    gelu_keep: Tensor | None = None,
+    gelu_of: Tensor | None = None,
+    residual: Tensor | None = None,
+    add: bool = False,
+) -> None:
+    """out (M, N) = op(a) (M, K) · op(b) (K, N), with `size` = (M, N, K).
+
+    Epilogues, in this order: `+ bias`; GELU, keeping its input in `gelu_keep`; times GELU's derivative at
+    `gelu_of`; `+ residual`; `add` to what is in `out`. `strides` are the rows' of a, b and out, where they
+    are not just their widths.
+    """
+    M, N, K = size
+    lda, ldb, ldo = strides or (M if transpose_a else K, K if transpose_b else N, N)
+    assert gelu_of is None or residual is None, "both would be bound as `aux`"
+    variant = plan.tuning.choose("matmul", fitting(M, N, K, lda, ldb, ldo, transpose_a, transpose_b))
+    plan.dispatch(
+        "matmul.multiply",
+        variant=variant,
+        grid=grid(variant, M, N),
+        constants={
+            "M": M,
+            "N": N,
+            "K": K,
+            "LDA": lda,
+            "LDB": ldb,
+            "LDO": ldo,
+            "TRANSPOSE_A": transpose_a,
+            "TRANSPOSE_B": transpose_b,
+            "BIAS": bias is not None,
+            "GELU": gelu_keep is not None,
+            "GELU_BACKWARD": gelu_of is not None,
+            "RESIDUAL": residual is not None,
+            "ADD": add,
+        },
+        a=a,
+        b=b,
+        bias=bias,
+        aux=gelu_of or residual,
+        out=out,
+        extra=gelu_keep,
+    )
+
+
+def fitting(
+    M: int, N: int, K: int, lda: int, ldb: int, ldo: int, transpose_a: bool, transpose_b: bool
+) -> dict[str, bool]:
+    """Which variants can compute this shape, and are meant for it."""
+    vectors = not any(n % 4 for n in (N, lda, ldb, ldo, M if transpose_a else K))
+    vectors = vectors and not (transpose_a and transpose_b)
+    return {"matmul_direct": vectors and M >= 4}
+
+
+def grid(variant: str, M: int, N: int) -> Grid:
+    """Workgroups of a variant for an M × N output."""
+    rows, columns = {"matmul": (8, 16), "matmul_direct": (64, 64)}[variant]
+    return -(-N // columns), -(-M // rows), 1
+
+
+def linear(
+    tape: Tape,
+    name: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    residual: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """x · weight + bias [+ residual]: (N, K) · (K, M) + (M) → (N, M), into `out` if it is given."""
+    N, K = x.shape
+    M = weight.shape[1]
+    out = out or tape.plan.activation(name, (N, M))
+    matmul(tape.plan, x, weight, out, (N, M, K), bias=bias, residual=residual)
+
+    def backward() -> None:
+        dout = tape.gradient(out)
+        if residual is not None:
+            tape.share(residual, dout)
+        _linear_backward(tape, x, weight, bias, dout)
+        dx, add = tape.target(x)
+        matmul(tape.plan, dout, weight, dx, (N, K, M), transpose_b=True, add=add)
+
+    tape.record(backward)
+    return out
+
+
+def feed_forward(
+    tape: Tape,
+    x: Tensor,
+    fc: tuple[Tensor, Tensor],
+    projection: tuple[Tensor, Tensor],
+    residual: Tensor,
+) -> Tensor:
+    """GPT-2's MLP: gelu(x · W + b) · W' + b' + residual, (N, C) → (N, 4C) → (N, C).
+
+    The two products carry GELU and its derivative in their epilogues.
+    """
+    N, C = x.shape
+    wide = fc[0].shape[1]
+    before = tape.plan.activation("fc", (N, wide))
+    hidden = tape.plan.activation("gelu", (N, wide))
+    out = tape.plan.activation("mlp", (N, C))
+    matmul(tape.plan, x, fc[0], hidden, (N, wide, C), bias=fc[1], gelu_keep=before)
+    matmul(tape.plan, hidden, projection[0], out, (N, C, wide), bias=projection[1], residual=residual)
+
+    def backward() -> None:
+        dout = tape.gradient(out)
+        tape.share(residual, dout)
+        _linear_backward(tape, hidden, *projection, dout)
+        dbefore, _ = tape.target(before)
+        matmul(tape.plan, dout, projection[0], dbefore, (N, wide, C), transpose_b=True, gelu_of=before)
+        _linear_backward(tape, x, *fc, dbefore)
+        dx, add = tape.target(x)
+        matmul(tape.plan, dbefore, fc[0], dx, (N, C, wide), transpose_b=True, add=add)
+
+    tape.record(backward)
+    return out
+
+
+def _linear_backward(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor, dout: Tensor) -> None:
+    """dweight = xᵀ · dout and dbias = Σ_n dout."""
+    N, K = x.shape
+    M = weight.shape[1]
+    dweight, add = tape.target(weight)
+    matmul(tape.plan, x, dout, dweight, (K, M, N), transpose_a=True, add=add)
+    dbias, add = tape.target(bias)
+    column_sum.column_sum(tape.plan, dout, dbias, add=add)
