@@ -101,17 +101,17 @@ def strip_gutenberg(text: str) -> str:
     The credits of the people who prepared the file go too. A text without markers is returned as it is.
     """
     stripped = _strip_small_print(text)
+    markers = sorted([*_START.finditer(stripped), *_END.finditer(stripped)], key=lambda m: m.start())
     books: list[str] = []
     position = 0
-    inside = _START.search(stripped) is None
-    while True:
-        marker = (_END if inside else _START).search(stripped, position)
+    inside = not any(marker.re is _START for marker in markers)
+    for marker in markers:
         if inside:
-            books.append(stripped[position : marker.start() if marker else None])
-        if marker is None:
-            break
+            books.append(stripped[position : marker.start()])
         position = marker.end()
-        inside = not inside
+        inside = marker.re is _START
+    if inside:
+        books.append(stripped[position:])
     return text if books == [text] else "\n\n".join(_strip_credits(book) for book in books)
 
 
