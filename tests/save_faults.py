@@ -124,7 +124,7 @@ def fault_at(target: int, action: Callable[[], None]) -> Iterator[list[int]]:
 
 
 def prepare(folder: Path) -> Path:
-    """A run folder whose next save writes, flips and removes: two checkpoints, two of them kept."""
+    """A run folder with two checkpoints: a save that keeps one writes, flips and removes both."""
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
     save(run, 1)
@@ -141,7 +141,7 @@ def _killed_while_saving(run: Path, target: int) -> bool:
     if child == 0:
         try:
             with fault_at(target, _die):
-                save(run, 3)
+                save(run, 3, keep=1)
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -156,6 +156,9 @@ def main(folder: Path) -> int:
         assert loaded.step in (2, 3), (target, loaded.step)
         assert_whole(loaded)
         seen.add(loaded.step)
+        for path in run.glob("step-*"):
+            if path.name not in leftovers(run):
+                assert_whole(checkpoint.load(path, resume=True))
         save(run, 4)
         assert leftovers(run) == [], target
         loaded = checkpoint.load(run, resume=True)

@@ -83,7 +83,7 @@ def test_a_full_disk_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> 
         message = ""
         with fault_at(target, full) as points:
             try:
-                save(run, 3)
+                save(run, 3, keep=1)
             except StorageError as error:
                 message = str(error)
         passed = points[0]
@@ -98,6 +98,20 @@ def test_a_full_disk_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> 
         else:  # the fault hit the removal of an old checkpoint, or nothing at all
             assert loaded.step == 3
     assert refused > 60
+
+
+def test_everything_is_on_the_disk_before_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    for name in ("fsync", "rename", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, real=real, name=name: (order.append(name), real(*args)))
+    folder = save(tmp_path, 1)
+    files = len(list(folder.iterdir()))
+    checkpoint_order = ["fsync"] * (files + 1) + ["rename", "fsync"]  # its files, itself; then its parent
+    pointer_order = ["fsync", "replace", "fsync"]
+    assert order == checkpoint_order + pointer_order
 
 
 def test_a_file_that_the_system_cuts_off_is_not_kept(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def to_files(
     state: Mapping[str, Any] | None = None,
     optimizer: Mapping[str, TensorData] | None = None,
 ) -> dict[str, storage.Chunks]:
-    """A checkpoint as file name → chunks of bytes; the tensors are not copied.
+    """A checkpoint as file name → chunks of bytes, to iterate over once; the tensors are not copied.
 
     `state` is any JSON data. Raises CheckpointError where the parts disagree.
     """
