@@ -59,8 +59,8 @@ class Executable(Protocol):
         """The tensor's bytes, once all work submitted so far is done. Work submitted later goes on."""
         ...
 
-    def run(self, programs: Iterable[str]) -> None:
-        """Submit these programs as one piece of work, and return at once."""
+    def run(self, programs: Iterable[str], submit_every: int = 0) -> None:
+        """Submit these programs and return at once; in pieces of `submit_every` dispatches, if given."""
         ...
 
     async def finish(self) -> None:

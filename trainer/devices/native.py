@@ -13,10 +13,12 @@ from trainer import kernels
 from trainer.devices import DeviceInfo, check_fits
 from trainer.errors import DeviceError
 from trainer.events import Progress, Reader
-from trainer.plan import Dispatch, Plan, Tensor
+from trainer.plan import Dispatch, Grid, Plan, Tensor
 
 KINDS = {"DiscreteGPU": 0, "IntegratedGPU": 1, "Unknown": 2, "CPU": 3}  # in order of preference
 WRITE_CHUNK = 64 << 20  # bytes of one queue.write_buffer
+
+Ready = tuple[Any, Any, Grid]  # pipeline, bind group, grid
 
 
 def list_adapters(dawn: bool = False) -> list[Any]:
@@ -119,7 +121,7 @@ class NativeExecutable:
         self._groups: dict[Any, Any] = {}
         self._programs = self._prepare(on_event)
 
-    def _prepare(self, on_event: Reader | None) -> dict[str, list[tuple[Any, Any, tuple[int, int, int]]]]:
+    def _prepare(self, on_event: Reader | None) -> dict[str, list[Ready]]:
         total = sum(len(program.dispatches) for program in self.plan.programs.values())
         programs, done = {}, 0
         for name, program in self.plan.programs.items():
@@ -157,17 +159,22 @@ class NativeExecutable:
             )
         return self._groups[key]
 
-    def run(self, programs: Iterable[str]) -> None:
+    def run(self, programs: Iterable[str], submit_every: int = 0) -> None:
+        ready = [dispatch for name in programs for dispatch in self._programs[name]]
+        every = submit_every or len(ready)
+        for start in range(0, len(ready), every):
+            self._submit(ready[start : start + every])
+
+    def _submit(self, ready: list[Ready]) -> None:
         encoder = self.gpu.create_command_encoder()
         compute = encoder.begin_compute_pass()
         current = None
-        for name in programs:
-            for pipeline, group, grid in self._programs[name]:
-                if pipeline is not current:
-                    compute.set_pipeline(pipeline)
-                    current = pipeline
-                compute.set_bind_group(0, group)
-                compute.dispatch_workgroups(*grid)
+        for pipeline, group, grid in ready:
+            if pipeline is not current:
+                compute.set_pipeline(pipeline)
+                current = pipeline
+            compute.set_bind_group(0, group)
+            compute.dispatch_workgroups(*grid)
         compute.end()
         self.gpu.queue.submit([encoder.finish()])
 

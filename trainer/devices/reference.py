@@ -65,7 +65,7 @@ class ReferenceExecutable:
             self._arrays[key] = np.zeros(self.plan.buffers[buffer] // 4, dtype)
         return self._arrays[key][offset // 4 : (offset + size) // 4]
 
-    def run(self, programs: Iterable[str]) -> None:
+    def run(self, programs: Iterable[str], submit_every: int = 0) -> None:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for name in programs:
                 for call in self._programs[name]:

@@ -41,8 +41,8 @@ def update(
     rate = rows[counters[0], 0]
     correction1, correction2 = rows[counters[1], 1:3]
     g = gradient[: k.N] * settled[2]
-    mean[: k.N] = k.BETA1 * mean[: k.N] + (1 - k.BETA1) * g
-    variance[: k.N] = k.BETA2 * variance[: k.N] + (1 - k.BETA2) * g * g
+    mean[: k.N] += k.MEAN_RATE * (g - mean[: k.N])
+    variance[: k.N] = k.BETA2 * variance[: k.N] + k.VARIANCE_RATE * g * g
     step = mean[: k.N] * correction1 / (np.sqrt(variance[: k.N] * correction2) + k.EPSILON)
     parameter[: k.N] -= rate * (k.DECAY * parameter[: k.N] + step)
 

@@ -11,7 +11,7 @@ def forward_one(
     k: SimpleNamespace, row: np.ndarray, cache: np.ndarray, position: np.ndarray, out: np.ndarray
 ) -> None:
     C, at = k.NH * k.HS, int(position[0])
-    table = cache.reshape(-1, 3, C)
+    table = cache[: cache.size // (3 * C) * 3 * C].reshape(-1, 3, C)
     table[at, 1:] = row[: 3 * C].reshape(3, C)[1:]
     keys, values = table[: at + 1, 1:].reshape(at + 1, 2, k.NH, k.HS).transpose(1, 2, 0, 3)  # (NH, t, HS)
     q = row[:C].reshape(k.NH, k.HS, 1)

@@ -7,6 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 
 
+def _rows(k: SimpleNamespace, flat: np.ndarray) -> np.ndarray:
+    """(rows, C): a view of the whole rows in `flat`."""
+    return flat[: flat.size // k.C * k.C].reshape(-1, k.C)
+
+
 def _in_part(k: SimpleNamespace, tokens: np.ndarray) -> np.ndarray:
     return (tokens >= k.FIRST) & (tokens.astype(np.int64) < k.FIRST + k.COUNT)
 
@@ -19,9 +24,9 @@ def forward(
     out: np.ndarray,
 ) -> None:
     here = _in_part(k, tokens[: k.N])
-    rows = token_table.reshape(-1, k.C)[tokens[: k.N][here] - k.FIRST]
-    positions = position_table.reshape(-1, k.C)[np.arange(k.N)[here] % k.T]
-    out.reshape(-1, k.C)[: k.N][here] = rows + positions
+    rows = _rows(k, token_table)[tokens[: k.N][here] - k.FIRST]
+    positions = _rows(k, position_table)[np.arange(k.N)[here] % k.T]
+    _rows(k, out)[: k.N][here] = rows + positions
 
 
 def forward_one(
@@ -35,7 +40,7 @@ def forward_one(
     at = int(position[0])
     if _in_part(k, tokens[at : at + 1])[0]:
         row = int(tokens[at]) - k.FIRST
-        out[: k.C] = token_table.reshape(-1, k.C)[row] + position_table.reshape(-1, k.C)[at]
+        out[: k.C] = _rows(k, token_table)[row] + _rows(k, position_table)[at]
 
 
 def chain(k: SimpleNamespace, tokens: np.ndarray, links: np.ndarray) -> None:
@@ -52,9 +57,7 @@ def backward_tokens(
     k: SimpleNamespace, tokens: np.ndarray, chains: np.ndarray, dout: np.ndarray, dtoken_table: np.ndarray
 ) -> None:
     here = _in_part(k, tokens[: k.N])
-    np.add.at(
-        dtoken_table.reshape(-1, k.C), tokens[: k.N][here] - k.FIRST, dout.reshape(-1, k.C)[: k.N][here]
-    )
+    np.add.at(_rows(k, dtoken_table), tokens[: k.N][here] - k.FIRST, _rows(k, dout)[: k.N][here])
 
 
 def backward_positions(k: SimpleNamespace, dout: np.ndarray, dposition_table: np.ndarray) -> None:

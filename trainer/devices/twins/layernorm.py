@@ -20,7 +20,7 @@ def forward(
     x = x[: k.N * k.C].reshape(k.N, k.C)
     mean = x.mean(axis=1, keepdims=True)
     rstd = 1 / np.sqrt(((x - mean) ** 2).mean(axis=1, keepdims=True) + EPSILON)
-    out[: k.N * k.C] = ((x - mean) * rstd * weight + bias).ravel()
+    out[: k.N * k.C] = ((x - mean) * rstd * weight[: k.C] + bias[: k.C]).ravel()
     statistics[: 2 * k.N] = np.concatenate([mean, rstd], axis=1).ravel()
 
 
@@ -38,7 +38,7 @@ def backward(
     dx: np.ndarray,
 ) -> None:
     normalized, rstd = _normalized(k, x, kept)
-    g = dout[: k.N * k.C].reshape(k.N, k.C) * weight
+    g = dout[: k.N * k.C].reshape(k.N, k.C) * weight[: k.C]
     mean_g = g.mean(axis=1, keepdims=True)
     mean_gx = (g * normalized).mean(axis=1, keepdims=True)
     d = (rstd * (g - mean_g - normalized * mean_gx)).ravel()

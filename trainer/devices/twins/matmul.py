@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-SQRT_2_OVER_PI = np.sqrt(2 / np.pi)
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
 
 def gelu(x: np.ndarray) -> np.ndarray:

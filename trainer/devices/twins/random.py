@@ -30,7 +30,7 @@ def normal(k: SimpleNamespace, out: np.ndarray) -> None:
     first, second = pcg4d(k.SEED, k.STREAM, i, 0), pcg4d(k.SEED, k.STREAM, i, 1)
     total = sum((a & 0xFFFF) + (a >> 16) for a in first) + sum(a & 0xFFFF for a in second)
     scale = np.float32(k.STD) / np.float32(65536)
-    out[:] = (np.asarray(total, np.float32) - np.float32(393210)) * scale
+    out[: k.N] = (np.asarray(total, np.float32) - np.float32(393210)) * scale
 
 
 def fill(k: SimpleNamespace, out: np.ndarray) -> None:

@@ -1,0 +1,62 @@
+"""What a training run will take: parameters, memory, floating-point operations. Known before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.config import ModelConfig, TrainConfig
+from trainer.model import Model
+
+# Main memory of the process beside what the plan takes, measured on Linux with Python 3.11 and wgpu 0.32:
+# the interpreter and wgpu, and a software renderer's compiled kernels.
+HOST_BASE = 120 << 20
+SOFTWARE_RENDERER = 100 << 20
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Sizes in bytes, work in floating-point operations (a multiply-add is two)."""
+
+    parameters: int
+    device_memory: int
+    host_memory: int
+    tokens_per_step: int
+    flops_per_step: float
+    total_tokens: int
+    total_flops: float
+
+    def seconds(self, flops_per_second: float) -> float:
+        """How long training takes at a rate."""
+        return self.total_flops / flops_per_second
+
+
+def flops_per_token(model: ModelConfig) -> float:
+    """Operations of the matrix products for one token, forward.
+
+    2 for each weight of the blocks and of the head, and q·k and p·v over half of the context (causal):
+    2 · 2 · C · T / 2 in each layer. (PaLM, arXiv 2204.02311, appendix B, with the causal half.)
+    """
+    C, T = model.width, model.context
+    return 2 * (12 * model.layers * C * C + model.vocab * C) + 2 * model.layers * C * T
+
+
+def estimate(model: Model, train: TrainConfig, *, software: bool, text_bytes: int = 0) -> Budget:
+    """The budget of training with a built model; backward costs twice what forward does.
+
+    `text_bytes` is the size of the corpus, which stays in main memory while its tokens are made.
+    """
+    tokens = train.batch * train.accumulate * model.config.context
+    flops = 3.0 * flops_per_token(model.config) * tokens
+    dataset = model.training.tokens if model.training else 0
+    host = HOST_BASE + 2 * dataset + 2 * text_bytes
+    if software:  # the GPU's memory is main memory
+        host += SOFTWARE_RENDERER + model.plan.nbytes
+    return Budget(
+        parameters=model.config.parameters,
+        device_memory=model.plan.nbytes,
+        host_memory=host,
+        tokens_per_step=tokens,
+        flops_per_step=flops,
+        total_tokens=tokens * train.steps,
+        total_flops=flops * train.steps,
+    )
