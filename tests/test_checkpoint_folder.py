@@ -27,9 +27,11 @@ def test_keeps_the_newest(tmp_path: Path) -> None:
         "step-000300",
         "step-000400",
     ]
-    (tmp_path / "log.jsonl").write_text("kept\n")
+    for name in ("log.jsonl", "notes.tmp-mine"):
+        (tmp_path / name).write_text("not a checkpoint's\n")
     save(tmp_path, 500, keep=1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "log.jsonl", "step-000500"]
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["latest", "log.jsonl", "notes.tmp-mine", "step-000500"]
 
 
 def test_a_run_that_goes_back_keeps_what_it_writes_now(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,10 +20,11 @@ from trainer.errors import StorageError
 Chunks = Iterable[bytes | bytearray | memoryview]
 
 TEMPORARY = ".tmp-"
+LEFTOVER = re.compile(rf".+{re.escape(TEMPORARY)}[0-9a-f]{{8}}")
 
 
 def write_file(path: Path, chunks: Chunks) -> None:
-    """Replace `path` by a file of `chunks`, atomically. Raises StorageError; `path` is then untouched."""
+    """Replace `path` by a file of `chunks`, atomically. Raises StorageError; `path` is then whole, old or new."""
     temporary = _temporary(path)
     with storage_errors(path):
         try:
@@ -37,7 +39,7 @@ def write_file(path: Path, chunks: Chunks) -> None:
 def write_folder(path: Path, files: Mapping[str, Chunks]) -> None:
     """Create the folder `path` with `files`, atomically. `path` must not exist, its parent must.
 
-    Raises StorageError; nothing of the folder is left then.
+    Raises StorageError; `path` is then whole or not there.
     """
     temporary = _temporary(path)
     with storage_errors(path):
@@ -73,11 +75,13 @@ def remove_folder(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what dead writers left in `folder`. Call it under `locked(folder)`: nobody is writing then."""
-    for leftover in folder.glob(f"*{TEMPORARY}*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
+    for path in folder.iterdir():
+        if not LEFTOVER.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            leftover.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
