@@ -24,7 +24,7 @@ LEFTOVER = re.compile(rf".+{re.escape(TEMPORARY)}[0-9a-f]{{8}}")
 
 
 def write_file(path: Path, chunks: Chunks) -> None:
-    """Replace `path` by a file of `chunks`, atomically. Raises StorageError; `path` is then whole, old or new."""
+    """Replace `path` by a file of `chunks`, atomically. Raises StorageError; `path` is whole even then."""
     temporary = _temporary(path)
     with storage_errors(path):
         try:
