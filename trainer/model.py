@@ -4,7 +4,7 @@ init            weights from the seed
 micro           one micro-batch: windows, forward, loss, backward; gradients are written
 micro_add       the same for the step's further micro-batches; gradients are added
 update          gradient norm, clip, AdamW, the ring buffer's row
-evaluate        losses of `model.evaluation.inputs` against its targets
+evaluate        losses of `model.evaluation.inputs` against its targets, and which targets came first
 prefill         keys and values of a prompt into the cache
 decode          one more token: embed, attend to the cache, choose
 """
@@ -33,11 +33,14 @@ ARENAS = ("parameter", "gradient", "mean", "variance")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the host writes and reads to evaluate: a batch of windows and the loss of each position."""
+    """What the host writes and reads to evaluate: a batch of windows, the loss of each position, and whether
+    its target had the largest logit.
+    """
 
     inputs: Tensor  # u32 (B, T)
     targets: Tensor  # u32 (B·T)
     losses: Tensor  # f32 (B·T), nats
+    hits: Tensor  # u32 (B·T), 1 or 0
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,18 @@ class _Builder:
         table = self.tables["parameter"]
         return layernorm(tape, "ln_f", x, table["transformer.ln_f.weight"], table["transformer.ln_f.bias"])
 
-    def loss(self, tape: Tape, inputs: Tensor, targets: Tensor, losses: Tensor, scale: float) -> None:
-        """Loss of each position of `inputs` (B, T); in training, `scale` times its gradient too."""
+    def loss(
+        self,
+        tape: Tape,
+        inputs: Tensor,
+        targets: Tensor,
+        losses: Tensor,
+        scale: float,
+        hits: Tensor | None = None,
+    ) -> None:
+        """Loss of each position of `inputs` (B, T), and whether its target is a hit; in training, `scale`
+        times its gradient too.
+        """
         shape = (*inputs.shape, self.config.heads)
 
         def attend(i: int, x: Tensor) -> Tensor:
@@ -159,7 +172,7 @@ class _Builder:
 
         x = self.blocks(tape, self.embed(tape, inputs), attend)
         table = self.tables["parameter"][EMBEDDING]
-        head_loss(tape, x, table, targets, losses, vocab=self.config.vocab, scale=scale)
+        head_loss(tape, x, table, targets, losses, vocab=self.config.vocab, scale=scale, hits=hits)
 
     # ---------------------------------------------------------------- programs
 
@@ -214,10 +227,11 @@ class _Builder:
             plan.tensor("evaluation.inputs", (batch, T), "u32", "state"),
             plan.tensor("evaluation.targets", (batch * T,), "u32", "state"),
             plan.tensor("evaluation.losses", (batch * T,), "f32", "state"),
+            plan.tensor("evaluation.hits", (batch * T,), "u32", "state"),
         )
         with plan.program("evaluate"):
             tape = Tape(plan, training=False)
-            self.loss(tape, evaluation.inputs, evaluation.targets, evaluation.losses, 1.0)
+            self.loss(tape, evaluation.inputs, evaluation.targets, evaluation.losses, 1.0, evaluation.hits)
         return evaluation
 
     def generate(self) -> Sampler:

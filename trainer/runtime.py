@@ -6,16 +6,20 @@ import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from trainer.devices import Device, Executable
 from trainer.errors import CheckpointError
 from trainer.events import Reader
-from trainer.model import Model
+from trainer.model import Evaluation, Model
 from trainer.plan import Tensor
 from trainer.safetensors import TensorData
 
 if sys.byteorder != "little":
     raise ImportError("the trainer keeps numbers as little-endian machines do")
+
+Number = TypeVar("Number", int, float)
+Window = tuple[Sequence[int], Sequence[int]]  # inputs, and the target of each
 
 
 def pack_floats(values: Iterable[float]) -> bytes:
@@ -83,12 +87,25 @@ class Runtime:
             for name, tensor in tensors.items()
         }
 
-    async def losses(self, windows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+    async def losses(self, windows: Sequence[Window]) -> list[list[float]]:
         """Loss in nats of each target of each (inputs, targets) window, in one batch.
 
         Windows may be shorter than the context and fewer than the batch; the rest is padding whose loss is
         computed and dropped. Needs a model that was built with `evaluation_batch`.
         """
+        evaluation = await self._evaluate(windows)
+        losses = floats(await self.executable.read(evaluation.losses))
+        return _unpadded(losses, windows, evaluation)
+
+    async def scores(self, windows: Sequence[Window]) -> tuple[list[list[float]], list[list[int]]]:
+        """`losses`, and for each target 1 if it had the largest logit (the first of equals), else 0."""
+        evaluation = await self._evaluate(windows)
+        losses = floats(await self.executable.read(evaluation.losses))
+        hits = ints(await self.executable.read(evaluation.hits))
+        return _unpadded(losses, windows, evaluation), _unpadded(hits, windows, evaluation)
+
+    async def _evaluate(self, windows: Sequence[Window]) -> Evaluation:
+        """Run the program `evaluate` on one batch of windows."""
         evaluation = self.model.evaluation
         assert evaluation is not None, "build the model with evaluation_batch"
         B, T = evaluation.inputs.shape
@@ -101,9 +118,14 @@ class Runtime:
         await self.executable.write(evaluation.inputs, inputs.tobytes())
         await self.executable.write(evaluation.targets, targets.tobytes())
         self.executable.run(["evaluate"])
-        losses = floats(await self.executable.read(evaluation.losses))
-        return [losses[b * T : b * T + len(x)] for b, (x, _) in enumerate(windows)]
+        return evaluation
 
     def close(self) -> None:
         """Give the device's memory back."""
         self.executable.close()
+
+
+def _unpadded(values: list[Number], windows: Sequence[Window], evaluation: Evaluation) -> list[list[Number]]:
+    """The values (B·T) that belong to the windows, by window."""
+    context = evaluation.inputs.shape[1]
+    return [values[b * context : b * context + len(x)] for b, (x, _) in enumerate(windows)]

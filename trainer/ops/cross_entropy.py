@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trainer.ops.accuracy import accuracy
 from trainer.ops.embedding import table_parts
 from trainer.ops.matmul import matmul
 from trainer.plan import MAX_BINDING, Plan, Tape, Tensor
@@ -13,14 +14,23 @@ def rows_at_once(rows: int, stride: int) -> int:
 
 
 def head_loss(
-    tape: Tape, x: Tensor, table: Tensor, targets: Tensor, losses: Tensor, *, vocab: int, scale: float
+    tape: Tape,
+    x: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    losses: Tensor,
+    *,
+    vocab: int,
+    scale: float,
+    hits: Tensor | None = None,
 ) -> None:
     """Cross-entropy of softmax(x · tableᵀ) against `targets`, in nats, for each row: (N, C) → losses (N).
 
     The logits (N, V) of a large vocabulary never exist as a whole. Rows are taken a chunk at a time: the
     chunk's logits become their own gradient in place, and give x's and the table's gradient (times `scale`)
     before the next chunk takes their memory. So the backward part comes with the forward one. `table` is
-    (V rounded up to 64, C): whole vectors for the matmuls; `vocab` is V.
+    (V rounded up to 64, C): whole vectors for the matmuls; `vocab` is V. With `hits` (N, u32), they say which
+    targets had the largest logit.
     """
     plan = tape.plan
     N, C = x.shape
@@ -32,6 +42,10 @@ def head_loss(
         rows = min(chunk, N - start)
         some = x.rows(start, start + rows)
         head_logits(plan, some, table, logits)
+        if hits is not None:
+            accuracy(
+                plan, logits, targets.rows(start, start + rows), hits.rows(start, start + rows), vocab=vocab
+            )
         variant = plan.tuning.choose("cross_entropy", {})
         plan.dispatch(
             "cross_entropy.forward_backward",
