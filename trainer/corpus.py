@@ -270,10 +270,10 @@ def split(
 
     Documents are drawn in an order that depends on their text and the seed alone, and taken for validation
     while they fit into its share of the bytes; if none fits, the smallest is taken. So neither side is ever
-    empty, and the order in which documents were listed does not matter. A single document is cut in two at
-    the paragraph break (or line break, or space) nearest to where its last `share` begins.
+    empty, and the order in which documents were listed does not matter. A single document is cut in two
+    near where its last `share` begins: at a paragraph break, else at a line break, a space, or anywhere.
 
-    Raises ConfigError for a share outside 0 to 1, CorpusError for no document or one that cannot be cut.
+    Raises ConfigError for a share outside 0 to 1, CorpusError for no document or a single one of one letter.
     """
     if not 0 < share < 1:
         raise ConfigError(f"validation share is {share}", "choose a share between 0 and 1, such as 0.1")
@@ -298,16 +298,23 @@ def split(
 
 
 def _cut(document: Document, share: float) -> tuple[list[Document], list[Document]]:
-    text = document.text
-    middle = round(len(text) * (1 - share))
+    text = document.text.strip()
+    if len(text) < 2:
+        raise CorpusError(f"{document.source} is too short to split", "add text, or a second document")
+    target = min(max(round(len(text) * (1 - share)), 1), len(text) - 1)
+
+    def distance(at: int) -> int:
+        return abs(at - target)
+
+    breaks: list[int] = []
     for gap in ("\n\n", "\n", " "):
-        for at in sorted(
-            {text.rfind(gap, 0, middle), text.find(gap, middle)}, key=lambda at: abs(at - middle)
-        ):
-            head, tail = text[: max(at, 0)], text[at:]
-            if head.strip() and tail.strip():
-                return [replace(document, text=head.rstrip() + "\n")], [replace(document, text=tail.lstrip())]
-    raise CorpusError(f"{document.source} is too short to split", "add text, or a second document")
+        found = {text.rfind(gap, 0, target), text.find(gap, target)} - {-1}
+        breaks += sorted(found, key=distance)
+    tolerance = min(target, len(text) - target) / 2  # a break further off would change the share too much
+    near = (at for at in breaks if distance(at) <= tolerance)
+    at = next(near, min(breaks, key=distance, default=target))
+    head, tail = text[:at].rstrip() + "\n", text[at:].lstrip() + "\n"
+    return [replace(document, text=head)], [replace(document, text=tail)]
 
 
 def fingerprint(documents: Sequence[Document]) -> str:
