@@ -49,7 +49,8 @@ _CREDIT = re.compile(
 _CREDIT_HEADING = re.compile(r"\W*(?:transcriber|preparer)['’]s\ notes?\W*", re.I)
 
 _ERRATA = re.compile(
-    r"\n[^\S\n]*\n\W*(?:(?:original )?transcriber['’]s notes?\W*\n|typographical errors corrected by\b)", re.I
+    r"\n[^\S\n]*\n\W{0,9}(?:(?:original )?transcriber['’]s notes?\W*\n|typographical errors corrected by\b)",
+    re.I,
 )
 
 _OPEN_END = re.compile(r"(?:\w-|\S--|[^\s—]—)$")

@@ -75,11 +75,11 @@ async def load(
         source: find(source.removeprefix(GUTENBERG)) for source in sources if source.startswith(GUTENBERG)
     }
     total = sum(source in books for source in sources)
-    library = Library(fetch, cache, base, retry, on_event)
+    library = Library(fetch, cache, base, retry, on_event) if books else None
     documents: list[Document] = []
     fetched = 0
     for source in sources:
-        if source in books:
+        if library and source in books:
             on_event(Progress("fetch", fetched, total, "books", books[source].title))
             body, url = await library.get(books[source])
             documents.append(_book(books[source], body, url))

@@ -172,16 +172,13 @@ class Library:
         than the expected file; StorageError if the cache cannot be written.
         """
         addresses = [(file, f"{self.base}/GITenberg/{book.repo}/master/{file.name}") for file in book.files]
-        for file, url in addresses:
-            body = await self._cached(file, url)
-            if body is not None:
-                return body, url
-        for file, url in addresses:
-            body = await self._download(file, url)
-            if body is not None:
+        for get in (self._cached, self._download):
+            for file, url in addresses:
+                body = await get(file, url)
+                if body is None:
+                    continue
                 if file.sha256 is None:
                     self.on_event(Notice(f"{url} is not in the manifest: its content could not be checked"))
-                await self.cache.put(url, seal(body))
                 return body, url
         raise FetchError(
             f"{self.base}/GITenberg/{book.repo} has no {' or '.join(file.name for file in book.files)}",
@@ -199,7 +196,7 @@ class Library:
         return body
 
     async def _download(self, file: BookFile, url: str) -> bytes | None:
-        """The body at `url`, or None if the server says that there is no such file."""
+        """The body at `url`, now cached, or None if the server says that there is no such file."""
         problem = ""
         for failures in range(1, self.retry.attempts + 1):
             asked = 0.0
@@ -213,6 +210,7 @@ class Library:
                 if status == 200:
                     problem = _flaw(file, headers, body)
                     if not problem:
+                        await self.cache.put(url, seal(body))
                         return body
                 elif status in (408, 429) or status >= 500:
                     problem = f"HTTP status {status}"
@@ -237,9 +235,8 @@ def _flaw(file: BookFile, headers: Mapping[str, str], body: bytes) -> str:
     if digest == file.sha256:
         return ""
     length = headers.get("content-length", "")
-    if headers.get("content-type", "").lower().startswith("text/html") or _HTML.match(
-        body.removeprefix(_BOM)
-    ):
+    html = headers.get("content-type", "").lower().startswith("text/html")
+    if html or _HTML.match(body.removeprefix(_BOM)):
         return "an HTML page came instead of the book"
     if length.isdecimal() and "content-encoding" not in headers and int(length) != len(body):
         return f"truncated: {len(body):,} of {int(length):,} bytes came"
