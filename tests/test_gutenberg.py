@@ -3,206 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gzip
 import hashlib
-import os
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import make_manifest
 import pytest
+from raw_server import (
+    ALICE,
+    ALICE_BODY,
+    FAULTS,
+    OZ,
+    OZ_BODY,
+    SILENT_FAULTS,
+    Answer,
+    Desk,
+    GitHub,
+    send,
+    serving,
+    status,
+)
 
 from trainer import cleaning, corpus, gutenberg
-from trainer.errors import CorpusError, FetchError, StorageError
+from trainer.errors import CorpusError, FetchError
 from trainer.events import Event, Notice, Progress
-from trainer.gutenberg import Book, BookFile, FolderCache, Library, Response, Retry
+from trainer.gutenberg import BookFile, FolderCache, Library, Response, Retry
 
 FIXTURES = Path(__file__).parent / "fixtures" / "gutenberg"
-OZ = gutenberg.manifest()[55]
-OZ_BODY = (corpus.bundled() / OZ.repo / "55.txt").read_bytes()
-ALICE = gutenberg.manifest()[11]
-ALICE_BODY = (corpus.bundled() / ALICE.repo / "11-0.txt").read_bytes()
-
-Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
-
-
-def send(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: str) -> None:
-    handler.send_response(status)
-    fields = {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))}
-    for name, value in (fields | {key.replace("_", "-"): value for key, value in headers.items()}).items():
-        handler.send_header(name, value)
-    handler.end_headers()
-    handler.wfile.write(body)
-
-
-class GitHub:
-    """A raw-file server: `files` by path, and for each path the faults that its next requests meet."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.faults: dict[str, list[Answer]] = {}
-        self.requests: list[str] = []
-        self.released = threading.Event()
-        github = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                github.requests.append(self.path.rpartition("/")[2])
-                body = github.files.get(self.path)
-                faults = github.faults.get(self.path)
-                if faults:
-                    faults.pop(0)(self, body or b"")
-                elif body is None:
-                    send(self, 404, b"404: Not Found")
-                else:
-                    send(self, 200, body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.base = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def add(self, repo: str, name: str, body: bytes, *faults: Answer) -> None:
-        path = f"/GITenberg/{repo}/master/{name}"
-        self.files[path] = body
-        self.faults[path] = list(faults)
-
-    def close(self) -> None:
-        self.released.set()
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture
 def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
-    """The server; anything that connects elsewhere than to it fails."""
-    connect = socket.socket.connect
-
-    def guarded(self: socket.socket, address: Any) -> None:
-        if address[0] != "127.0.0.1":
-            raise AssertionError(f"a test reaches outside: {address}")
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded)
-    monkeypatch.setenv("no_proxy", "*")
-    for name in (gutenberg.BASE_VARIABLE, gutenberg.CACHE_VARIABLE, "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    server = GitHub()
-    yield server
-    server.close()
-
-
-class Clock:
-    """Stands in for asyncio.sleep, and remembers what it was asked for."""
-
-    def __init__(self) -> None:
-        self.pauses: list[float] = []
-
-    async def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-
-
-class Desk:
-    """A library on the test's server and folder, and what it did."""
-
-    def __init__(self, github: GitHub, folder: Path, timeout: float = 20.0, **retry: Any) -> None:
-        self.events: list[Event] = []
-        self.clock = Clock()
-        self.cache = FolderCache(folder)
-        self.library = Library(
-            gutenberg.urllib_fetch(timeout),
-            self.cache,
-            github.base,
-            Retry(sleep=self.clock.sleep, jitter=lambda: 1.0, **retry),
-            self.events.append,
-        )
-
-    def get(self, book: Book) -> bytes:
-        return asyncio.run(self.library.get(book))[0]
-
-    def cached(self) -> list[Path]:
-        return sorted(self.cache.folder.iterdir()) if self.cache.folder.is_dir() else []
+    with serving(monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture
 def desk(github: GitHub, tmp_path: Path) -> Desk:
     return Desk(github, tmp_path)
-
-
-# Faults, each a way to answer one request.
-
-
-def status(code: int, **headers: str) -> Answer:
-    return lambda handler, body: send(handler, code, b"no", **headers)
-
-
-def truncated(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, 200, body[:1000], Content_Length=str(len(body)))
-
-
-def truncated_silently(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, 200, body[: len(body) // 2])
-
-
-def cut_while_chunked(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    handler.send_response(200)
-    handler.send_header("Transfer-Encoding", "chunked")
-    handler.end_headers()
-    handler.wfile.write(b"400\r\n" + body[:500])
-
-
-def corrupted(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, 200, body[:5000] + bytes([body[5000] ^ 1]) + body[5001:])
-
-
-def html(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, 200, b"<!DOCTYPE html>\n<html><body>Log in to the wireless network</body></html>")
-
-
-def html_by_type(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, 200, b"Please log in.", Content_Type="text/html")
-
-
-def empty(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, 200, b"\xef\xbb\xbf\r\n")
-
-
-def binary(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, 200, b"\x89PNG\0\0")
-
-
-def dropped(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    handler.close_connection = True
-
-
-FAULTS: list[tuple[Answer, str]] = [
-    (status(429), "HTTP status 429"),
-    (status(500), "HTTP status 500"),
-    (status(503), "HTTP status 503"),
-    (truncated, "truncated: 1,000 of 232,789 bytes came"),
-    (cut_while_chunked, "truncated"),
-    (html, "an HTML page came instead of the book"),
-    (html_by_type, "an HTML page came instead of the book"),
-    (empty, "the file is empty"),
-    (binary, "the file is binary"),
-    (dropped, "closed connection"),
-]
-# What only a manifest can tell.
-SILENT_FAULTS: list[tuple[Answer, str]] = [
-    (truncated_silently, "116,394 bytes came, the manifest says 232,789"),
-    (corrupted, "the manifest says 18274f31ae11aea0..."),
-]
 
 
 # The manifest.
@@ -436,123 +277,6 @@ def test_pauses_grow_and_end(jitter: float) -> None:
     retry = Retry(first=0.5, longest=8.0, jitter=lambda: jitter)
     share = (1 + jitter) / 2
     assert [retry.pause(n, 0) for n in range(1, 8)] == [share * p for p in (0.5, 1, 2, 4, 8, 8, 8)]
-
-
-# The cache.
-
-
-def damage(path: Path, how: str) -> None:
-    entry = path.read_bytes()
-    path.write_bytes(
-        {"cut": entry[:-100], "flipped": entry[:-1] + b"?", "empty": b"", "short": entry[:40]}[how]
-    )
-
-
-@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "short"])
-@pytest.mark.parametrize("name", ["55", "Oz_9"])
-def test_a_damaged_copy_is_fetched_again(github: GitHub, desk: Desk, how: str, name: str) -> None:
-    book = gutenberg.find(name)
-    github.add(book.repo, f"{book.id}.txt", OZ_BODY)
-    desk.get(book)
-    before = len(github.requests)
-    damage(desk.cached()[0], how)
-    assert desk.get(book) == OZ_BODY
-    assert len(github.requests) > before
-    assert any("damaged" in event.message for event in desk.events if isinstance(event, Notice))
-    after = len(github.requests)
-    assert desk.get(book) == OZ_BODY
-    assert len(github.requests) == after
-
-
-def test_a_sealed_copy_of_something_else_is_not_believed(github: GitHub, desk: Desk) -> None:
-    github.add(OZ.repo, "55.txt", OZ_BODY)
-    desk.get(OZ)
-    desk.cached()[0].write_bytes(gutenberg.seal(ALICE_BODY))
-    assert desk.get(OZ) == OZ_BODY
-
-
-def test_an_unreadable_copy_is_fetched_again(github: GitHub, desk: Desk) -> None:
-    github.add(OZ.repo, "55.txt", OZ_BODY)
-    desk.get(OZ)
-    path = desk.cached()[0]
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(StorageError):  # and a folder in its place cannot be replaced
-        desk.get(OZ)
-
-
-def test_a_full_disk_leaves_nothing_half_written(
-    github: GitHub, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    github.add(OZ.repo, "55.txt", OZ_BODY)
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(StorageError, match="No space left on device") as caught:
-            desk.get(OZ)
-    assert str(desk.cache.folder) in str(caught.value)
-    assert desk.cached() == []
-    assert desk.get(OZ) == OZ_BODY
-
-
-def test_a_cache_folder_that_cannot_be_made(github: GitHub, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    github.add(OZ.repo, "55.txt", OZ_BODY)
-    with pytest.raises(StorageError, match="cannot write"):
-        Desk(github, tmp_path / "file").get(OZ)
-
-
-FETCH_ONE = """
-import asyncio, hashlib, sys
-from trainer import gutenberg
-body, _ = asyncio.run(gutenberg.Library().get(gutenberg.find("55")))
-print(hashlib.sha256(body).hexdigest())
-"""
-
-
-def test_two_processes_fetch_the_same_book_at_once(github: GitHub, desk: Desk) -> None:
-    meeting = threading.Barrier(2)
-
-    def together(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        meeting.wait(60)
-        send(handler, 200, body)
-
-    github.add(OZ.repo, "55.txt", OZ_BODY, together, together)
-    environment = {
-        **os.environ,
-        gutenberg.BASE_VARIABLE: github.base,
-        gutenberg.CACHE_VARIABLE: str(desk.cache.folder.parent),
-    }
-    command = [sys.executable, "-c", FETCH_ONE]
-    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0].strip() for process in both]
-    assert outputs == [OZ.files[0].sha256] * 2
-    assert github.requests == ["55.txt"] * 2
-    assert len(desk.cached()) == 1
-    assert desk.get(OZ) == OZ_BODY
-    assert github.requests == ["55.txt"] * 2
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"TABULA_CACHE": "/x/y", "XDG_CACHE_HOME": "/z"}, Path("/x/y")),
-        ({"XDG_CACHE_HOME": "/z"}, Path("/z/tabula")),
-        ({"XDG_CACHE_HOME": "relative"}, Path("/home/u/.cache/tabula")),
-        ({"TABULA_CACHE": ""}, Path("/home/u/.cache/tabula")),
-        ({}, Path("/home/u/.cache/tabula")),
-    ],
-)
-def test_cache_folder(variables: dict[str, str], expected: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "home", lambda: Path("/home/u"))
-    for name in ("TABULA_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert gutenberg.cache_folder() == expected
 
 
 # From a source to a document.
