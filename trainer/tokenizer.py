@@ -1,8 +1,8 @@
 """The tokenizer: byte-level BPE as GPT-2's, trained from text, kept as Hugging Face's `tokenizer.json`.
 
     tokenizer = Tokenizer.train(["the cat", "the hat"], vocab=260)
-    tokenizer.encode("the cat")  ->  [258, 221, 67, 259]
-    tokenizer.decode([258, 221, 67, 259])  ->  "the cat"
+    tokenizer.encode("the cat")  ->  [259, 221, 67, 257]
+    tokenizer.decode([259, 221, 67, 257])  ->  "the cat"
 
 Text becomes UTF-8, so that every text can be encoded and comes back unchanged. `<|endoftext|>` stands between
 documents and has an id of its own; text never gives that id, not even text that contains the string.
