@@ -1,0 +1,103 @@
+"""`trainer budget`: what a training run takes, told before it begins and without a GPU."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from datetime import timedelta
+
+from trainer.budget import Budget, estimate
+from trainer.cli.options import add_flags, given, number, whole
+from trainer.config import PRESETS, ModelConfig, TrainConfig, preset
+from trainer.errors import ConfigError
+from trainer.kernels import Tuning
+from trainer.model import build
+
+CHINCHILLA = 20  # tokens a parameter that make the best of a budget (Hoffmann et al., arXiv 2203.15556)
+
+EPILOG = """\
+examples:
+  trainer budget --preset small
+  trainer budget --preset gpt2 --gflops 40000          (how long it takes at 40 TFLOP/s)
+  trainer budget --preset nano --steps 3000 --software --gflops 3.5
+
+`trainer train` shows the rate that a device reaches, and so does `trainer bench`. A multiply-add counts as
+two floating-point operations; the backward pass takes twice what the forward pass takes.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `trainer budget`."""
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "--preset", default="nano", metavar="NAME", help=f"{', '.join(PRESETS)} (default: nano)"
+    )
+    parser.add_argument(
+        "--tokens",
+        type=whole,
+        default=1_000_000,
+        metavar="N",
+        help="tokens of the training text (default: 1000000)",
+    )
+    parser.add_argument(
+        "--gflops", type=number, metavar="X", help="rate of the device, in GFLOP/s, to tell the time"
+    )
+    parser.add_argument(
+        "--software", action="store_true", help="for a software renderer, whose memory is main memory"
+    )
+    add_flags(parser, "model (defaults of nano; those of --preset count)", PRESETS["nano"].model)
+    add_flags(parser, "training (defaults of nano; those of --preset count)", PRESETS["nano"].train)
+
+
+async def main(args: argparse.Namespace) -> int:
+    """Print the budget. Raises ConfigError, and DeviceError for a model that no WebGPU device can hold."""
+    chosen = preset(args.preset)
+    model = replace(chosen.model, **given(args, ModelConfig))
+    train = replace(chosen.train, **given(args, TrainConfig))
+    if args.tokens <= model.context:
+        raise ConfigError(
+            f"--tokens {args.tokens} is less than one window", f"give more than {model.context}"
+        )
+    if args.gflops == 0:
+        raise ConfigError("--gflops is 0", "give a rate above 0")
+    built = build(
+        model,
+        train=train,
+        tokens=args.tokens,
+        evaluation_batch=train.batch,
+        generate=True,
+        tuning=Tuning(software=args.software),
+    )
+    budget = estimate(built, train, software=args.software)
+    print("\n".join(budget_lines(budget, train, args.tokens)))
+    if args.gflops:
+        seconds = budget.seconds(1e9 * args.gflops)
+        print(f"time        {timedelta(seconds=round(seconds))} at {args.gflops:,g} GFLOP/s")
+    return 0
+
+
+def budget_lines(budget: Budget, train: TrainConfig, dataset_tokens: int) -> list[str]:
+    """The budget as lines of text; `dataset_tokens` is the size of the training text."""
+    share = budget.total_tokens / (CHINCHILLA * budget.parameters)
+    epochs = budget.total_tokens / dataset_tokens
+    return [
+        f"parameters  {budget.parameters:,}",
+        f"memory      {size(budget.device_memory)} on the device, {size(budget.host_memory)} of the process",
+        f"tokens      {budget.total_tokens:,} in {train.steps:,} steps of {budget.tokens_per_step:,}: "
+        f"{epochs:,.2f} times the text's {dataset_tokens:,}, "
+        f"{share:,.2f} times Chinchilla's {CHINCHILLA} a parameter",
+        f"operations  {operations(budget.flops_per_step)} a step, {operations(budget.total_flops)} in all",
+    ]
+
+
+def size(nbytes: float) -> str:
+    """Bytes in MiB or GiB."""
+    return f"{nbytes / 2**30:,.2f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:,.1f} MiB"
+
+
+def operations(flops: float) -> str:
+    """Floating-point operations with the prefix that suits them."""
+    for unit, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T")):
+        if flops >= unit:
+            return f"{flops / unit:,.3g} {prefix}FLOP"
+    return f"{flops / 1e9:,.3g} GFLOP"

@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM: the first ends the work in good order, the second ends the process.
+
+Handlers of the signal module also reach the stages that never return to the event loop, such as training a
+tokenizer; what they ask of the loop goes through `call_soon_threadsafe`, which wakes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupt:
+    """What an interrupt does: `stop` when there is one, else KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.stop: Callable[[], None] | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        for name in SIGNALS:
+            signal.signal(name, signal.SIG_DFL)
+        if self.stop is None:
+            raise KeyboardInterrupt
+        asyncio.get_running_loop().call_soon_threadsafe(self.stop)
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[Interrupt]:
+    """A block in which interrupts are handled so."""
+    interrupt = Interrupt()
+    before = [signal.signal(name, interrupt) for name in SIGNALS]
+    try:
+        yield interrupt
+    finally:
+        for name, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(name, handler)

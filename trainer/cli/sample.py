@@ -1,0 +1,68 @@
+"""`trainer sample`: a model continues a text. Only what it writes goes to stdout."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from trainer.cli.options import add_device, add_flags, given
+from trainer.cli.texts import load_with_tokenizer
+from trainer.config import SampleConfig
+from trainer.devices import check_fits, open_device
+from trainer.errors import ConfigError
+from trainer.generate import stream_text
+from trainer.model import build
+from trainer.runtime import Runtime
+
+EPILOG = """\
+examples:
+  trainer sample runs/nano --prompt "Once upon a time"
+  trainer sample runs/nano --tokens 500 --temperature 0.7 --top-k 40 --seed 7
+  trainer sample gpt2/ --prompt - < beginning.txt
+
+A checkpoint is a run's folder (its latest one counts), one of the folders in it, or a GPT-2 as it is
+downloaded. The same seed gives the same text on the same device.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `trainer sample`."""
+    parser.epilog = EPILOG
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run's or a model's folder")
+    parser.add_argument(
+        "--prompt", default="", metavar="TEXT", help="text to continue; - reads stdin (default: none)"
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, where the checkpoint has none"
+    )
+    add_device(parser)
+    add_flags(parser, "sampling", SampleConfig())
+
+
+async def main(args: argparse.Namespace) -> int:
+    """Write as the model writes. Raises CheckpointError, DeviceError and ConfigError."""
+    config = SampleConfig(**given(args, SampleConfig))
+    prompt = _stdin() if args.prompt == "-" else args.prompt
+    loaded, tokenizer = load_with_tokenizer(args.checkpoint, args.tokenizer)
+    device = await open_device(args.device)
+    model = build(loaded.model, generate=True, tuning=device.info.tuning)
+    check_fits(model.plan, device.info)
+    runtime = await Runtime.open(device, model)
+    await runtime.load(loaded.weights)
+    async for piece in stream_text(runtime, tokenizer, prompt, config):
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    if sys.stdout.isatty():
+        print()
+    runtime.close()
+    return 0
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"the prompt is not UTF-8 (byte {error.start:,})", "convert it with iconv"
+        ) from error

@@ -1,0 +1,272 @@
+"""`trainer train`: from text to a trained model in a run folder."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trainer import checkpoint
+from trainer.budget import estimate
+from trainer.checkpoint import Checkpoint
+from trainer.cli import run_folder
+from trainer.cli.budget import budget_lines
+from trainer.cli.display import Display, open_display
+from trainer.cli.interrupt import Interrupt, handled
+from trainer.cli.options import Flag, add_device, add_flags, flag_of, given, show_defaults
+from trainer.cli.texts import (
+    TextConfig,
+    absolute,
+    add_sources,
+    load_split,
+    load_tokenizer,
+    text_bytes,
+    tokenize,
+)
+from trainer.cli.texts import load_with_tokenizer as load_start
+from trainer.config import PRESETS, ModelConfig, TrainConfig, from_dict, preset
+from trainer.devices import Device, check_fits, open_device
+from trainer.errors import CheckpointError, ConfigError, DeviceError
+from trainer.events import Stream
+from trainer.model import Model, build
+from trainer.safetensors import TensorData
+from trainer.tokenizer import Tokenizer
+from trainer.train import Trainer, resumed_config
+
+DEFAULT_PRESET = "nano"
+BYTES_A_PARAMETER = 16  # weight, gradient and two moments, in f32
+MOST_MEMORY = 1 << 40  # bytes; where a device does not say how much it has
+BYTES_A_TOKEN = 3  # before the text is tokenized: from 2.6 (1,024 tokens) to 4.5 (50,257)
+
+EPILOG = """\
+presets:
+{presets}
+  `trainer train --preset small --help` shows small's values as the defaults.
+
+examples:
+  trainer train --preset nano --sources books --out runs/nano
+  trainer train --preset micro --sources my/stories gutenberg:84 --steps 4000 --out runs/mine
+  trainer train --resume runs/nano            (needs nothing else; goes on bit by bit as if never stopped)
+  trainer train --from gpt2/ --sources notes/ --out runs/notes      (fresh optimiser, same tokenizer)
+
+units: batches in windows of --context tokens, losses in nats a token. Ctrl-C saves and says how to go on; a
+second Ctrl-C quits at once. The run folder gets log.jsonl (an event a line) and the last two checkpoints,
+which `transformers` loads too.
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a run is made of, before any text is read."""
+
+    out: Path
+    model: ModelConfig
+    train: TrainConfig
+    text: TextConfig
+    tokenizer: Tokenizer | None = None  # None: train one
+    weights: dict[str, TensorData] | None = None  # to begin with
+    resume: Checkpoint | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `trainer train`."""
+    parser.epilog = EPILOG.format(presets="\n".join(f"  {name:6} {p.note}" for name, p in PRESETS.items()))
+    model_flags: list[Flag] = []
+    train_flags: list[Flag] = []
+
+    class PresetAction(argparse.Action):
+        """Keeps the preset's name, and lets a --help that follows show its values."""
+
+        def __call__(
+            self, parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None
+        ) -> None:
+            namespace.preset = values
+            if values in PRESETS:
+                show_defaults(model_flags, PRESETS[values].model)
+                show_defaults(train_flags, PRESETS[values].train)
+
+    parser.add_argument(
+        "--preset",
+        action=PresetAction,
+        metavar="NAME",
+        help=f"{', '.join(PRESETS)}; other flags override its values (default: {DEFAULT_PRESET})",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="the run's folder (default: runs/ and the preset's name)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="begin with the weights and the tokenizer of a checkpoint, and a fresh optimiser",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="tokenizer.json, or a folder that holds one (default: train one of --vocab tokens on the text)",
+    )
+    add_device(parser)
+    add_sources(parser, "--sources")
+    add_flags(parser, "text", TextConfig(), leave_out=["sources"])
+    model_flags += add_flags(parser, "model", PRESETS[DEFAULT_PRESET].model)
+    train_flags += add_flags(parser, "training", PRESETS[DEFAULT_PRESET].train)
+
+
+async def main(args: argparse.Namespace) -> int:
+    """Train; returns 0 when the run is finished or was stopped and saved. Raises TrainerError."""
+    with open_display() as display, handled() as interrupt:
+        job = resumed_job(args) if args.resume else new_job(args)
+        with run_folder.created(job.out):
+            device = await open_device(args.device)
+            await train(job, device, display, interrupt)
+    return 0
+
+
+def new_job(args: argparse.Namespace) -> Job:
+    """The job of a run that begins."""
+    chosen = preset(args.preset or DEFAULT_PRESET)
+    train = replace(chosen.train, **given(args, TrainConfig))
+    text = replace(TextConfig(), **given(args, TextConfig))
+    text = replace(text, sources=absolute(text.sources))
+    out = args.out or Path("runs") / (args.preset or DEFAULT_PRESET)
+    run_folder.check_new(out, args.overwrite)
+    if args.start:
+        refuse(args, ModelConfig, "the model comes from --from")
+        loaded, tokenizer = load_start(args.start, args.tokenizer)
+        return Job(out, loaded.model, train, text, tokenizer=tokenizer, weights=loaded.weights)
+    model = replace(chosen.model, **given(args, ModelConfig))
+    tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
+    if tokenizer:
+        model = with_vocab(model, tokenizer, "vocab" in given(args, ModelConfig))
+    return Job(out, model, train, text, tokenizer=tokenizer)
+
+
+def with_vocab(model: ModelConfig, tokenizer: Tokenizer, asked: bool) -> ModelConfig:
+    """`model` with the tokenizer's vocabulary. Raises ConfigError where another size was asked for."""
+    if asked and tokenizer.vocab_size != model.vocab:
+        raise ConfigError(
+            f"--vocab is {model.vocab:,} and the tokenizer has {tokenizer.vocab_size:,} tokens",
+            "leave --vocab out",
+        )
+    return replace(model, vocab=tokenizer.vocab_size)
+
+
+def resumed_job(args: argparse.Namespace) -> Job:
+    """The job of a run that goes on. Raises ConfigError for flags that would change what was done."""
+    for name in ("preset", "out", "overwrite", "start", "tokenizer"):
+        if getattr(args, name):
+            raise ConfigError(
+                f"--resume and {flag_of(name).replace('start', 'from')} exclude each other", "leave one out"
+            )
+    refuse(args, ModelConfig, "the model of a run stays as it is")
+    loaded = checkpoint.load(args.resume, resume=True)
+    changes = given(args, TrainConfig)
+    for name in ("batch", "accumulate", "seed"):
+        if name in changes:
+            raise ConfigError(f"--resume and {flag_of(name)} exclude each other", "begin a new run for that")
+    train = resumed_config(loaded, **changes)
+    if train.steps < (loaded.step or 0):
+        raise ConfigError(
+            f"--steps {train.steps} is before step {loaded.step} of {loaded.folder}", "give more --steps"
+        )
+    assert loaded.state is not None
+    if loaded.tokenizer is None or "text" not in loaded.state:
+        raise CheckpointError(
+            f"{loaded.folder} does not say what it was trained on", "begin a new run with --from"
+        )
+    text = replace(from_dict(TextConfig, loaded.state["text"]), **given(args, TextConfig))
+    text = replace(text, sources=absolute(text.sources))
+    out = run_folder.folder_of_run(args.resume)
+    return Job(out, loaded.model, train, text, tokenizer=loaded.tokenizer, resume=loaded)
+
+
+def refuse(args: argparse.Namespace, config: type, why: str) -> None:
+    """Raise ConfigError if a flag of `config` was given."""
+    for name in given(args, config):
+        raise ConfigError(f"{flag_of(name)} cannot be changed here: {why}", f"leave {flag_of(name)} out")
+
+
+def resumable(job: Job) -> dict[str, Any]:
+    """What checkpoints keep of a job, beside what the trainer itself keeps."""
+    return {"text": asdict(job.text)}
+
+
+async def train(job: Job, device: Device, display: Display, interrupt: Interrupt) -> None:
+    """Check that the run fits, read the text, make its tokens, and train."""
+    plan(device, job, job.model.context + 1)
+    training, validation = await load_split(job.text, display)
+    size = text_bytes(training) + text_bytes(validation)
+    planned = plan(device, job, max(size // BYTES_A_TOKEN, job.model.context + 1))
+    budget = estimate(planned, job.train, software=device.info.software, text_bytes=size)
+    for line in budget_lines(budget, job.train, size // BYTES_A_TOKEN):
+        display.say(line)
+    tokenizer = job.tokenizer or Tokenizer.train([d.text for d in training], job.model.vocab, display)
+    model = replace(job.model, vocab=tokenizer.vocab_size)  # fewer than asked for, where the text has no more
+    dataset = tokenize(tokenizer, training, validation, display)
+    del training, validation  # the text is not needed any more, and may be large
+    stream = Stream(display)
+    trainer = await Trainer.create(
+        device,
+        model,
+        job.train,
+        tokenizer,
+        dataset,
+        on_event=stream,
+        save=partial(run_folder.save, job.out),
+        extra_state=resumable(job),
+        resume=job.resume,
+    )
+    if job.weights:
+        await trainer.runtime.load(job.weights)
+    if not job.resume:
+        run_folder.clear(job.out)
+    await run(trainer, stream, job.out, display, interrupt)
+
+
+async def run(trainer: Trainer, stream: Stream, out: Path, display: Display, interrupt: Interrupt) -> None:
+    """Train with a log, stop when interrupted, and say what to do next."""
+
+    def stop() -> None:
+        display.say("stopping after the work under way; once more quits at once")
+        trainer.stop()
+
+    log = run_folder.Log(out, trainer.step)
+    stream.readers.append(log)
+    interrupt.stop = stop
+    try:
+        reason = await trainer.run()
+    finally:
+        interrupt.stop = None
+        log.close()
+        trainer.runtime.close()
+    if reason == "stopped":
+        display.say(f"go on with: trainer train --resume {out}")
+    else:
+        display.say(f"let it write: trainer sample {out}")
+
+
+def plan(device: Device, job: Job, tokens: int) -> Model:
+    """The run's plan with a dataset of `tokens` tokens. Raises DeviceError where it does not fit."""
+    memory = device.info.memory or MOST_MEMORY
+    least = BYTES_A_PARAMETER * job.model.parameters
+    if least > memory:  # so that the plan of a billion layers need never be built
+        raise DeviceError(
+            f"the model needs more than {least >> 20:,} MiB, {device.info.name} has {memory >> 20:,}",
+            "choose a smaller --layers, --width or --vocab",
+        )
+    built = build(
+        job.model,
+        train=job.train,
+        tokens=tokens,
+        evaluation_batch=job.train.batch,
+        generate=True,
+        tuning=device.info.tuning,
+    )
+    check_fits(built.plan, device.info)
+    return built
