@@ -134,7 +134,11 @@ def test_training_tells_how_far_it_is_and_can_be_cancelled() -> None:
 @pytest.mark.parametrize("vocab", [-1, 0, 256, 65_536])
 def test_vocabulary_out_of_range_is_refused(vocab: int) -> None:
     with pytest.raises(TokenizerError, match=rf"vocabulary of {vocab:,} tokens .*257 .* to 65,535"):
-        Tokenizer.train(["abc"], vocab)
+        next(train_steps({"abc": 1}, vocab))
+    unread = iter(["abc"])
+    with pytest.raises(TokenizerError, match=rf"vocabulary of {vocab:,} tokens"):
+        Tokenizer.train(unread, vocab)
+    assert next(unread) == "abc"
 
 
 @pytest.mark.parametrize("documents", [[], [""], ["", ""]])

@@ -40,6 +40,15 @@ class Merge(NamedTuple):
     occurrences: int
 
 
+def check_vocab(vocab: int) -> None:
+    """Raises TokenizerError if no vocabulary of `vocab` tokens can be trained."""
+    if not len(FIRST_TOKENS) <= vocab <= MAX_VOCAB:
+        raise TokenizerError(
+            f"a vocabulary of {vocab:,} tokens cannot be trained",
+            f"choose from {len(FIRST_TOKENS)} (bytes and <|endoftext|>) to {MAX_VOCAB:,} (ids have 16 bits)",
+        )
+
+
 def train_steps(counts: Mapping[str, int], vocab: int) -> Iterator[Merge]:
     """Learns merges from pre-tokens and how often each occurs: the most frequent pair next, one at a time.
 
@@ -50,11 +59,7 @@ def train_steps(counts: Mapping[str, int], vocab: int) -> Iterator[Merge]:
 
     Raises TokenizerError for a vocabulary out of range, and where there is no text.
     """
-    if not len(FIRST_TOKENS) <= vocab <= MAX_VOCAB:
-        raise TokenizerError(
-            f"a vocabulary of {vocab:,} tokens cannot be trained",
-            f"choose from {len(FIRST_TOKENS)} (bytes and <|endoftext|>) to {MAX_VOCAB:,} (ids have 16 bits)",
-        )
+    check_vocab(vocab)
     if not counts:
         raise TokenizerError("the text to train the tokenizer on is empty", "give at least one word")
     tokens = list(FIRST_TOKENS)

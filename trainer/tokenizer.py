@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from trainer import tokenizer_json
-from trainer.bpe import END_OF_TEXT, FIRST_TOKENS, Encoder, train_steps
+from trainer.bpe import END_OF_TEXT, FIRST_TOKENS, Encoder, check_vocab, train_steps
 from trainer.errors import TokenizerError
 from trainer.events import Notice, Progress, Reader
 from trainer.pretokenize import chunks
@@ -62,24 +62,24 @@ class Tokenizer:
         text has too few pairs for the vocabulary. What `on_event` raises ends the training. Raises
         TokenizerError for a vocabulary out of range, no text, or a lone surrogate in the text.
         """
+        check_vocab(vocab)  # before a large corpus is counted
         progress = _Pacer(on_event)
-        first = len(FIRST_TOKENS)
+        goal = vocab - len(FIRST_TOKENS)
         counts: Counter[str] = Counter()
         characters = 0
         for text in texts:
             for words in chunks(text):
                 counts.update(words)
                 characters += sum(map(len, words))
-                progress("train-tokenizer", 0, vocab - first, "merges", f"{characters:,} characters counted")
-        size = first
+                progress("train-tokenizer", 0, goal, "merges", f"{characters:,} characters counted")
         merges: list[tuple[int, int]] = []
         for merge in train_steps(counts, vocab):
             merges.append((merge.left, merge.right))
-            size = max(size, merge.token + 1)
             latest = repr(merge.content.decode(errors="replace"))
-            progress("train-tokenizer", size - first, vocab - first, "merges", latest)
-        progress.last("train-tokenizer", size - first, vocab - first, "merges")
-        if on_event and size < vocab:
+            progress("train-tokenizer", len(merges), goal, "merges", latest)
+        progress.last("train-tokenizer", len(merges), goal, "merges")
+        if on_event and len(merges) < goal:
+            size = len(FIRST_TOKENS) + len(merges)
             on_event(Notice(f"the text has no pairs for {vocab:,} tokens: the vocabulary is {size:,}"))
         return cls.from_merges(merges)
 
