@@ -184,7 +184,8 @@ def test_a_last_word_longer_than_the_context_is_refused() -> None:
     fits = "it " + "\x01" * (CONFIG.context - 1)  # bytes that no merge knows: a token each, the space one too
     _, scored = last_word(TOKENIZER, fits)
     assert scored == CONFIG.context
-    assert asyncio.run(lambada(scripted({}), TOKENIZER, [fits])).loss == CONFIG.context
+    score = asyncio.run(lambada(scripted({}), TOKENIZER, [fits]))
+    assert (score.loss, score.truncated) == (CONFIG.context, 0)
     with pytest.raises(CorpusError, match=r"last word of LAMBADA passage 1 takes 33 tokens, over .* 32"):
         asyncio.run(lambada(scripted({}), TOKENIZER, [fits + "\x01"]))
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import zlib
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,10 +85,12 @@ def test_hits_are_the_argmax(device: Device) -> None:
 
 
 def test_of_equal_logits_the_first_is_the_hit(device: Device) -> None:
-    config = replace(CONFIG, layers=1)
-    flat = {name: np.zeros_like(value) for name, value in random_weights(config).items()}
-    runtime = open_runtime(device, config, flat)
-    _, hits = asyncio.run(runtime.scores([([1, 2, 3], [0, 1, config.vocab - 1])]))
+    flat = {name: np.zeros_like(value) for name, value in random_weights(CONFIG).items()}
+    flat["transformer.wte.weight"] += 1
+    flat["transformer.ln_f.bias"] -= 1  # all logits are -C, below the zeros that pad the vocabulary
+    assert CONFIG.vocab % 64
+    runtime = open_runtime(device, CONFIG, flat)
+    _, hits = asyncio.run(runtime.scores([([1, 2, 3], [0, 1, CONFIG.vocab - 1])]))
     assert hits == [[1, 0, 0]]
     runtime.close()
 
@@ -105,16 +106,18 @@ def test_an_untrained_model_knows_no_more_than_the_uniform_one(device: Device) -
 
 
 def test_baselines_by_hand() -> None:
-    texts = ["aab", "é"]
+    texts = [LONG * 9, "é"]
+    size = len("".join(texts).encode())
     found = baselines(texts, {0: 2, 1: 1, 2: 1}, vocab=8)
     entropy = 1.5  # bits: a half, two quarters
     assert found.unigram_counts == EVALUATED
     assert found.unigram_loss == pytest.approx(entropy * math.log(2))
-    assert found.unigram_bits_per_byte == pytest.approx(entropy * 4 / 5)
+    assert found.unigram_bits_per_byte == pytest.approx(entropy * 4 / size)
     assert found.uniform_loss == pytest.approx(3 * math.log(2))
-    assert found.uniform_bits_per_byte == pytest.approx(3 * 4 / 5)
-    packed = len(zlib.compress(b"aab", 9)) + len(zlib.compress("é".encode(), 9))
-    assert found.zlib_bits_per_byte == pytest.approx(8 * packed / 5)
+    assert found.uniform_bits_per_byte == pytest.approx(3 * 4 / size)
+    sizes = {level: sum(len(zlib.compress(text.encode(), level)) for text in texts) for level in (1, 9)}
+    assert sizes[9] < sizes[1]
+    assert found.zlib_bits_per_byte == pytest.approx(8 * sizes[9] / size)
 
 
 def test_unigram_of_the_training_text_gives_unseen_tokens_a_share() -> None:
