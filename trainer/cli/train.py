@@ -133,7 +133,6 @@ def new_job(args: argparse.Namespace) -> Job:
     chosen = preset(args.preset or DEFAULT_PRESET)
     train = replace(chosen.train, **given(args, TrainConfig))
     text = replace(TextConfig(), **given(args, TextConfig))
-    text = replace(text, sources=absolute(text.sources))
     out = args.out or Path("runs") / (args.preset or DEFAULT_PRESET)
     run_folder.check_new(out, args.overwrite)
     if args.start:
@@ -181,7 +180,6 @@ def resumed_job(args: argparse.Namespace) -> Job:
             f"{loaded.folder} does not say what it was trained on", "begin a new run with --from"
         )
     text = replace(from_dict(TextConfig, loaded.state["text"]), **given(args, TextConfig))
-    text = replace(text, sources=absolute(text.sources))
     out = run_folder.folder_of_run(args.resume)
     return Job(out, loaded.model, train, text, tokenizer=loaded.tokenizer, resume=loaded)
 
@@ -194,7 +192,7 @@ def refuse(args: argparse.Namespace, config: type, why: str) -> None:
 
 def resumable(job: Job) -> dict[str, Any]:
     """What checkpoints keep of a job, beside what the trainer itself keeps."""
-    return {"text": asdict(job.text)}
+    return {"text": asdict(replace(job.text, sources=absolute(job.text.sources)))}
 
 
 async def train(job: Job, device: Device, display: Display, interrupt: Interrupt) -> None:
