@@ -22,11 +22,12 @@ $(ORACLES)/ready: pyproject.toml setup.sh
 	@touch $@
 
 serve: $(VENV)/ready ## train the smallest model on the bundled books (or go on with it), and let it write
-	@if [ -f $(NANO)/trainer_state.json ]; then \
+	@if [ -f $(NANO)/latest ]; then \
 		$(RUN)/trainer train --resume $(NANO); \
 	else \
 		$(RUN)/trainer train --preset nano --sources books --out $(NANO); \
 	fi
+	@printf '\nOnce upon a time'
 	@$(RUN)/trainer sample $(NANO) --prompt "Once upon a time"
 
 test: check ## all checks and all tests, on two processes
@@ -41,8 +42,9 @@ format: $(VENV)/ready ## let ruff mend and format the code
 	$(RUN)/ruff check --fix trainer tests
 	$(RUN)/ruff format trainer tests
 
-oracles: $(ORACLES)/ready ## regenerate tests/fixtures with PyTorch and transformers, and check against them
+oracles: $(ORACLES)/ready ## regenerate tests/fixtures with PyTorch, and hold a model of ours against transformers
 	$(ORACLES)/$(BIN)/python -m tests.make_oracles
+	$(ORACLES)/$(BIN)/python -m pytest tests/with_transformers.py
 
 clean: ## remove the environments, the caches and the built files (not runs/)
 	rm -rf $(VENV) $(ORACLES) build dist .pytest_cache .ruff_cache .hypothesis
