@@ -161,7 +161,7 @@ class NativeExecutable:
 
     def run(self, programs: Iterable[str], submit_every: int = 0) -> None:
         ready = [dispatch for name in programs for dispatch in self._programs[name]]
-        every = submit_every or len(ready)
+        every = submit_every or max(1, len(ready))
         for start in range(0, len(ready), every):
             self._submit(ready[start : start + every])
 
