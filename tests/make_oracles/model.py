@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,6 +26,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.make_oracles import formula
@@ -39,7 +39,7 @@ FOLDER = Path(__file__).parent.parent / "fixtures" / "model"
 
 # Odd on purpose: 67 tokens are no multiple of any tile, and a table of 67 rows is padded to 128.
 MODEL = ModelConfig(layers=2, width=24, heads=3, context=16, vocab=67)
-STEPS, WARMUP, PEAK = 10, 3, 3e-3
+SCHEDULE = {"steps": 10, "warmup": 3, "learning_rate": 3e-3, "min_learning_rate": 0.1}
 # An epsilon far above 1e-8 makes a mistake in its place visible. It also keeps AdamW from blowing up rounding
 # errors: the gradient of the keys' bias is exactly 0 in theory (softmax ignores what is added to all scores),
 # and with 1e-8 its rounding errors would come out as steps of full length.
@@ -65,7 +65,8 @@ def main() -> None:
     losses = cross_entropy(logits.transpose(1, 2), torch.tensor(windows)[:, 1:], reduction="none")
     tensors = {"logits": logits, "losses": losses}
     notes: dict[str, Any] = {
-        "optimiser": OPTIMISER,
+        "made_with": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "optimiser": {**OPTIMISER, **SCHEDULE},
         "learning_rates": learning_rates(),
         "corpus": corpus,
         "windows": windows,
@@ -134,12 +135,24 @@ def greedy(prompt: list[int]) -> dict[str, Any]:
 
 
 def learning_rates() -> list[float]:
-    """Linear warm-up, then a cosine down to a tenth; each a float32 number."""
+    """Linear warm-up, then a cosine: what torch's own schedulers say, as float32 numbers."""
+    optimiser = torch.optim.SGD([torch.zeros(1)], lr=SCHEDULE["learning_rate"])
+    lowest = SCHEDULE["learning_rate"] * SCHEDULE["min_learning_rate"]
+    warmup = SCHEDULE["warmup"]
+    scheduler = SequentialLR(
+        optimiser,
+        [
+            LinearLR(optimiser, start_factor=1 / warmup, total_iters=warmup - 1),
+            CosineAnnealingLR(optimiser, T_max=SCHEDULE["steps"] - warmup, eta_min=lowest),
+        ],
+        milestones=[warmup],
+    )
     rates = []
-    for step in range(1, STEPS + 1):
-        way = (step - WARMUP) / (STEPS - WARMUP)
-        rates.append(step / WARMUP if step < WARMUP else 0.1 + 0.45 * (1 + math.cos(math.pi * way)))
-    return (torch.tensor(rates, dtype=torch.float64) * PEAK).float().tolist()
+    for _ in range(SCHEDULE["steps"]):
+        rates += scheduler.get_last_lr()
+        optimiser.step()
+        scheduler.step()
+    return torch.tensor(rates).tolist()
 
 
 def train(corpus: list[int], run: dict[str, int]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
