@@ -37,12 +37,15 @@ class Tuning:
         return next(name for name in preferences[op] if fitting.get(name, True))
 
 
-# The last of each list is the naive variant, which fits everything and checks the others.
+# Mesa's software renderer (22.3) silently leaves a thread's loops after this many iterations in all.
+LOOP_LIMIT = 65_535
+
+# In order of preference. The one that is called like the op is the naive variant, which checks the others.
 SOFTWARE_VARIANTS = {
     "matmul": ("matmul_direct", "matmul"),
     "layernorm": ("layernorm",),
-    "attention": ("attention",),
-    "cross_entropy": ("cross_entropy",),
+    "attention": ("attention", "attention_tiled"),
+    "cross_entropy": ("cross_entropy", "cross_entropy_rows"),
 }
 GPU_VARIANTS = {
     "matmul": ("matmul_tiled", "matmul_direct", "matmul"),

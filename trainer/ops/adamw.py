@@ -62,8 +62,9 @@ def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainCo
             grid=linear_grid(-(-piece.parameter.size // 256)),
             constants={
                 "N": piece.parameter.size,
-                "BETA1": config.beta1,
                 "BETA2": config.beta2,
+                "MEAN_RATE": 1 - config.beta1,
+                "VARIANCE_RATE": 1 - config.beta2,
                 "EPSILON": config.epsilon,
                 "DECAY": config.weight_decay if piece.decay else 0.0,
             },

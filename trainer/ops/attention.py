@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from trainer.plan import Plan, Tape, Tensor
+from trainer.kernels import LOOP_LIMIT
+from trainer.plan import Grid, Plan, Tape, Tensor
+
+ROWS = 64  # rows of one head that a workgroup takes on
 
 
 def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -11,13 +14,17 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
     B, T, NH = shape
     C = qkv.shape[1] // 3
     constants = {"B": B, "T": T, "NH": NH, "HS": C // NH, "SCALE": (C // NH) ** -0.5}
-    rows_grid = (-(-B * T * NH // 64), 1, 1)
-    variant = plan.tuning.choose("attention", {})
-    grid = rows_grid if variant == "attention" else (-(-T // 64), B * NH, 1)
+    variant = plan.tuning.choose("attention", fitting(T, C // NH))
     out = plan.activation("attention", (B * T, C))
     lse = plan.activation("attention.lse", (B, NH, T))
     plan.dispatch(
-        "attention.forward", variant=variant, grid=grid, constants=constants, qkv=qkv, out=out, lse=lse
+        "attention.forward",
+        variant=variant,
+        grid=grid(variant, shape),
+        constants=constants,
+        qkv=qkv,
+        out=out,
+        lse=lse,
     )
 
     def backward() -> None:
@@ -26,7 +33,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
         delta = plan.activation("attention.delta", (B, NH, T))
         plan.dispatch(
             "attention.backward_delta",
-            grid=rows_grid,
+            grid=grid("attention", shape),
             constants=constants,
             result=out,
             dout=dout,
@@ -36,7 +43,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
             plan.dispatch(
                 f"attention.{entry}",
                 variant=variant,
-                grid=grid,
+                grid=grid(variant, shape),
                 constants=constants,
                 qkv=qkv,
                 kept=lse,
@@ -47,6 +54,17 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
     tape.record(backward)
     return out
+
+
+def fitting(context: int, head_size: int) -> dict[str, bool]:
+    """Which variants every device computes to the end."""
+    return {"attention": context * (3 * head_size + 2) < LOOP_LIMIT}
+
+
+def grid(variant: str, shape: tuple[int, int, int]) -> Grid:
+    """Workgroups of a variant for `shape` = (B, T, NH)."""
+    B, T, NH = shape
+    return (-(-B * T * NH // ROWS), 1, 1) if variant == "attention" else (-(-T // ROWS), B * NH, 1)
 
 
 def attention_one(plan: Plan, row: Tensor, cache: Tensor, position: Tensor, heads: int) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from trainer.kernels import LOOP_LIMIT
 from trainer.ops.accuracy import accuracy
 from trainer.ops.embedding import table_parts
 from trainer.ops.matmul import matmul
-from trainer.plan import MAX_BINDING, Plan, Tape, Tensor
+from trainer.plan import MAX_BINDING, Grid, Plan, Tape, Tensor, linear_grid
 
 
 def rows_at_once(rows: int, stride: int) -> int:
@@ -46,11 +47,11 @@ def head_loss(
             accuracy(
                 plan, logits, targets.rows(start, start + rows), hits.rows(start, start + rows), vocab=vocab
             )
-        variant = plan.tuning.choose("cross_entropy", {})
+        variant = plan.tuning.choose("cross_entropy", fitting(V))
         plan.dispatch(
             "cross_entropy.forward_backward",
             variant=variant,
-            grid=(-(-rows // 64), 1, 1) if variant == "cross_entropy" else (rows, 1, 1),
+            grid=grid(variant, rows),
             constants={"N": rows, "V": vocab, "LD": V, "SCALE": scale, "GRADIENT": tape.training},
             logits=logits,
             targets=targets.rows(start, start + rows),
@@ -60,6 +61,16 @@ def head_loss(
             _head_backward(tape, some, table, logits, dx.rows(start, start + rows))
     if dx is not None:
         tape.known(x, dx)
+
+
+def fitting(stride: int) -> dict[str, bool]:
+    """Which variants every device computes to the end, for rows of `stride` logits."""
+    return {"cross_entropy": 3 * stride < LOOP_LIMIT}
+
+
+def grid(variant: str, rows: int) -> Grid:
+    """Workgroups of a variant: a thread a row, or a workgroup a row."""
+    return (-(-rows // 64), 1, 1) if variant == "cross_entropy" else linear_grid(rows)
 
 
 def head_logits(plan: Plan, x: Tensor, table: Tensor, logits: Tensor) -> None:

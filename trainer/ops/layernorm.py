@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.ops import column_sum
-from trainer.plan import Tape, Tensor
+from trainer.plan import Grid, Tape, Tensor, linear_grid
 
 
 def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -13,11 +13,10 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
     out = plan.activation(name, (N, C))
     statistics = plan.activation(f"{name}.statistics", (N, 2))
     variant = plan.tuning.choose("layernorm", {})
-    grid = (-(-N // 64), 1, 1) if variant == "layernorm" else (N, 1, 1)
     plan.dispatch(
         "layernorm.forward",
         variant=variant,
-        grid=grid,
+        grid=grid(variant, N),
         constants={"N": N, "C": C},
         x=x,
         weight=weight,
@@ -48,7 +47,7 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
         plan.dispatch(
             "layernorm.backward",
             variant=variant,
-            grid=grid,
+            grid=grid(variant, N),
             constants={"N": N, "C": C, "ADD": add},
             x=x,
             weight=weight,
@@ -59,3 +58,8 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
 
     tape.record(backward)
     return out
+
+
+def grid(variant: str, rows: int) -> Grid:
+    """Workgroups of a variant: a thread a row, or a workgroup a row."""
+    return (-(-rows // 64), 1, 1) if variant == "layernorm" else linear_grid(rows)

@@ -66,12 +66,13 @@ def fitting(
     """Which variants can compute this shape, and are meant for it."""
     vectors = not any(n % 4 for n in (N, lda, ldb, ldo, M if transpose_a else K))
     vectors = vectors and not (transpose_a and transpose_b)
-    return {"matmul_direct": vectors and M >= 4}
+    vectors = vectors and M >= 4
+    return {"matmul_tiled": vectors, "matmul_direct": vectors}
 
 
 def grid(variant: str, M: int, N: int) -> Grid:
     """Workgroups of a variant for an M × N output."""
-    rows, columns = {"matmul": (8, 16), "matmul_direct": (64, 64)}[variant]
+    rows, columns = {"matmul": (8, 16), "matmul_direct": (64, 64), "matmul_tiled": (64, 128)}[variant]
     return -(-N // columns), -(-M // rows), 1
 
 

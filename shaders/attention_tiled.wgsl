@@ -1,0 +1,270 @@
+// Causal self-attention as in attention.wgsl, tiled: a workgroup takes 64 rows of one head, a thread each, and
+// brings the keys and values (or, for dk and dv, the queries and dout) through workgroup memory, a tile at a
+// time, so that each is read from memory once for 64 rows. Tiles above the diagonal are not visited.
+//
+// Each thread keeps its rows in registers. That is why dk and dv, with k and v beside them, are made one after
+// the other: all four at once would not fit for heads of 64 channels.
+//
+// Constants: B T NH HS SCALE
+
+@group(0) @binding(0) var<storage, read> qkv: array<f32>;
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(2) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(4) var<storage, read> kept: array<f32>;  // lse, read again
+@group(0) @binding(5) var<storage, read> dout: array<f32>;
+@group(0) @binding(7) var<storage, read> deltas: array<f32>;
+@group(0) @binding(8) var<storage, read_write> dqkv: array<f32>;
+
+const C = NH * HS;
+const ROWS = 64u;
+const HS4 = (HS + 3u) / 4u;  // a row in vectors; the last one is filled up with zeros
+const TILE = min(32u, 256u / HS4 / 4u * 4u);  // rows of a tile: a multiple of 4, within 8 KiB for both tiles
+
+alias Row = array<vec4<f32>, HS4>;
+
+var<workgroup> tile_a: array<vec4<f32>, TILE * HS4>;  // k, or q
+var<workgroup> tile_b: array<vec4<f32>, TILE * HS4>;  // v, or dout
+var<workgroup> tile_s: array<vec2<f32>, TILE>;  // (lse, delta) of the queries
+
+// Channels 4c .. 4c+3 of the head's row that starts at element `row`.
+fn qkv_vector(row: u32, c: u32) -> vec4<f32> {
+  let i = row + 4u * c;
+  if (HS % 4u == 0u || c + 1u < HS4) {
+    return vec4<f32>(qkv[i], qkv[i + 1u], qkv[i + 2u], qkv[i + 3u]);
+  }
+  var v = vec4<f32>(qkv[i], 0.0, 0.0, 0.0);
+  if (HS % 4u > 1u) { v.y = qkv[i + 1u]; }
+  if (HS % 4u > 2u) { v.z = qkv[i + 2u]; }
+  return v;
+}
+
+fn dout_vector(row: u32, c: u32) -> vec4<f32> {
+  let i = row + 4u * c;
+  if (HS % 4u == 0u || c + 1u < HS4) {
+    return vec4<f32>(dout[i], dout[i + 1u], dout[i + 2u], dout[i + 3u]);
+  }
+  var v = vec4<f32>(dout[i], 0.0, 0.0, 0.0);
+  if (HS % 4u > 1u) { v.y = dout[i + 1u]; }
+  if (HS % 4u > 2u) { v.z = dout[i + 2u]; }
+  return v;
+}
+
+fn store_gradient(row: u32, c: u32, value: vec4<f32>) {
+  let i = row + 4u * c;
+  dqkv[i] = value.x;
+  if (4u * c + 1u < HS) { dqkv[i + 1u] = value.y; }
+  if (4u * c + 2u < HS) { dqkv[i + 2u] = value.z; }
+  if (4u * c + 3u < HS) { dqkv[i + 3u] = value.w; }
+}
+
+// Keys and values of rows first .. first+TILE-1 of the head; `head` is the first element of its k in row 0.
+fn load_keys_and_values(head: u32, first: u32, lane: u32) {
+  for (var e = lane; e < TILE * HS4; e += ROWS) {
+    let row = head + min(first + e / HS4, T - 1u) * 3u * C;
+    tile_a[e] = qkv_vector(row, e % HS4);
+    tile_b[e] = qkv_vector(row + C, e % HS4);
+  }
+}
+
+// The same of q and dout, with lse and delta; `bh` counts heads.
+fn load_queries(bh: u32, first: u32, lane: u32) {
+  let row = bh / NH * T;
+  let channel = bh % NH * HS;
+  for (var e = lane; e < TILE * HS4; e += ROWS) {
+    let t = row + min(first + e / HS4, T - 1u);
+    tile_a[e] = qkv_vector(t * 3u * C + channel, e % HS4);
+    tile_b[e] = dout_vector(t * C + channel, e % HS4);
+  }
+  if (lane < TILE) {
+    let i = bh * T + min(first + lane, T - 1u);
+    tile_s[lane] = vec2<f32>(kept[i], deltas[i]);
+  }
+}
+
+fn dot_a(row: ptr<function, Row>, at: u32) -> f32 {
+  var sum = vec4<f32>();
+  for (var c = 0u; c < HS4; c++) {
+    sum = fma((*row)[c], tile_a[at + c], sum);
+  }
+  return (sum.x + sum.y) + (sum.z + sum.w);
+}
+
+fn dot_b(row: ptr<function, Row>, at: u32) -> f32 {
+  var sum = vec4<f32>();
+  for (var c = 0u; c < HS4; c++) {
+    sum = fma((*row)[c], tile_b[at + c], sum);
+  }
+  return (sum.x + sum.y) + (sum.z + sum.w);
+}
+
+// Products of `row` with four rows of a tile, from element `at` on
+fn four_dots_a(row: ptr<function, Row>, at: u32) -> vec4<f32> {
+  return vec4<f32>(
+    dot_a(row, at), dot_a(row, at + HS4), dot_a(row, at + 2u * HS4), dot_a(row, at + 3u * HS4));
+}
+
+fn four_dots_b(row: ptr<function, Row>, at: u32) -> vec4<f32> {
+  return vec4<f32>(
+    dot_b(row, at), dot_b(row, at + HS4), dot_b(row, at + 2u * HS4), dot_b(row, at + 3u * HS4));
+}
+
+// row += Σ weights · four rows of a tile
+fn add_four_a(row: ptr<function, Row>, weights: vec4<f32>, at: u32) {
+  for (var c = 0u; c < HS4; c++) {
+    var sum = fma(vec4<f32>(weights.x), tile_a[at + c], (*row)[c]);
+    sum = fma(vec4<f32>(weights.y), tile_a[at + HS4 + c], sum);
+    sum = fma(vec4<f32>(weights.z), tile_a[at + 2u * HS4 + c], sum);
+    (*row)[c] = fma(vec4<f32>(weights.w), tile_a[at + 3u * HS4 + c], sum);
+  }
+}
+
+fn add_four_b(row: ptr<function, Row>, weights: vec4<f32>, at: u32) {
+  for (var c = 0u; c < HS4; c++) {
+    var sum = fma(vec4<f32>(weights.x), tile_b[at + c], (*row)[c]);
+    sum = fma(vec4<f32>(weights.y), tile_b[at + HS4 + c], sum);
+    sum = fma(vec4<f32>(weights.z), tile_b[at + 2u * HS4 + c], sum);
+    (*row)[c] = fma(vec4<f32>(weights.w), tile_b[at + 3u * HS4 + c], sum);
+  }
+}
+
+// The row of a thread where long rows come first, so that the last workgroups to start are the shortest
+fn row_from_last(group: u32, lane: u32) -> u32 {
+  return ((T + ROWS - 1u) / ROWS - 1u - group) * ROWS + lane;
+}
+
+@compute @workgroup_size(64)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let t = row_from_last(group.x, lane);
+  let head = group.y / NH * T * 3u * C + group.y % NH * HS;
+  var q: Row;
+  var sum_v: Row;
+  for (var c = 0u; c < HS4; c++) {
+    q[c] = qkv_vector(head + min(t, T - 1u) * 3u * C, c) * SCALE;
+    sum_v[c] = vec4<f32>();
+  }
+  var largest = -3.0e38;
+  var sum = 0.0;
+  for (var first = 0u; first < min(T, t - lane + ROWS); first += TILE) {
+    workgroupBarrier();
+    load_keys_and_values(head + C, first, lane);
+    workgroupBarrier();
+    for (var j = 0u; j < TILE && first + j <= t; j += 4u) {
+      let s = vec4<u32>(first + j) + vec4<u32>(0u, 1u, 2u, 3u);
+      let scores = select(vec4<f32>(-3.0e38), four_dots_a(&q, j * HS4), s <= vec4<u32>(t));
+      let new_largest = max(max(scores.x, scores.y), max(scores.z, scores.w));
+      if (new_largest > largest) {
+        let shrink = exp(largest - new_largest);
+        sum *= shrink;
+        for (var c = 0u; c < HS4; c++) {
+          sum_v[c] *= shrink;
+        }
+        largest = new_largest;
+      }
+      let p = exp(scores - largest);
+      sum += (p.x + p.y) + (p.z + p.w);
+      add_four_b(&sum_v, p, j * HS4);
+    }
+  }
+  if (t >= T) {
+    return;
+  }
+  let to = (group.y / NH * T + t) * C + group.y % NH * HS;
+  for (var c = 0u; c < HS4; c++) {
+    let i = to + 4u * c;
+    let value = sum_v[c] / sum;
+    out[i] = value.x;
+    if (4u * c + 1u < HS) { out[i + 1u] = value.y; }
+    if (4u * c + 2u < HS) { out[i + 2u] = value.z; }
+    if (4u * c + 3u < HS) { out[i + 3u] = value.w; }
+  }
+  lse[group.y * T + t] = largest + log(sum);
+}
+
+@compute @workgroup_size(64)
+fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let t = row_from_last(group.x, lane);
+  let row = group.y / NH * T + min(t, T - 1u);
+  let channel = group.y % NH * HS;
+  var q: Row;
+  var d: Row;
+  var dq: Row;
+  for (var c = 0u; c < HS4; c++) {
+    q[c] = qkv_vector(row * 3u * C + channel, c) * SCALE;
+    d[c] = dout_vector(row * C + channel, c);
+    dq[c] = vec4<f32>();
+  }
+  let own_lse = kept[group.y * T + min(t, T - 1u)];
+  let own_delta = deltas[group.y * T + min(t, T - 1u)];
+  for (var first = 0u; first < min(T, t - lane + ROWS); first += TILE) {
+    workgroupBarrier();
+    load_keys_and_values(group.y / NH * T * 3u * C + channel + C, first, lane);
+    workgroupBarrier();
+    for (var j = 0u; j < TILE && first + j <= t; j += 4u) {
+      let s = vec4<u32>(first + j) + vec4<u32>(0u, 1u, 2u, 3u);
+      let scores = four_dots_a(&q, j * HS4);
+      let dp = four_dots_b(&d, j * HS4);
+      let p = select(vec4<f32>(), exp(scores - own_lse), s <= vec4<u32>(t));
+      add_four_a(&dq, p * (dp - own_delta) * SCALE, j * HS4);
+    }
+  }
+  for (var c = 0u; c < HS4; c++) {
+    if (t < T) {
+      store_gradient(row * 3u * C + channel, c, dq[c]);
+    }
+  }
+}
+
+@compute @workgroup_size(64)
+fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let s = group.x * ROWS + lane;
+  let row = (group.y / NH * T + min(s, T - 1u)) * 3u * C + group.y % NH * HS + C;
+  var k: Row;
+  var v: Row;
+  var sum: Row;  // first dv, then dk
+  for (var c = 0u; c < HS4; c++) {
+    k[c] = qkv_vector(row, c) * SCALE;
+    sum[c] = vec4<f32>();
+  }
+  for (var first = group.x * ROWS; first < T; first += TILE) {
+    workgroupBarrier();
+    load_queries(group.y, first, lane);
+    workgroupBarrier();
+    for (var j = 0u; j < TILE; j += 4u) {
+      if (first + j + 3u >= s && first + j < T) {
+        add_four_b(&sum, probabilities(&k, s, first, j), j * HS4);
+      }
+    }
+  }
+  for (var c = 0u; c < HS4; c++) {
+    if (s < T) {
+      store_gradient(row + C, c, sum[c]);
+    }
+    v[c] = qkv_vector(row + C, c);
+    sum[c] = vec4<f32>();
+  }
+  for (var first = group.x * ROWS; first < T; first += TILE) {
+    workgroupBarrier();
+    load_queries(group.y, first, lane);
+    workgroupBarrier();
+    for (var j = 0u; j < TILE; j += 4u) {
+      if (first + j + 3u >= s && first + j < T) {
+        let dp = four_dots_b(&v, j * HS4);
+        let delta = vec4<f32>(tile_s[j].y, tile_s[j + 1u].y, tile_s[j + 2u].y, tile_s[j + 3u].y);
+        add_four_a(&sum, probabilities(&k, s, first, j) * (dp - delta) * SCALE, j * HS4);
+      }
+    }
+  }
+  for (var c = 0u; c < HS4; c++) {
+    if (s < T) {
+      store_gradient(row, c, sum[c]);
+    }
+  }
+}
+
+// P of key s and the queries first+j .. first+j+3, 0 where the query comes before the key
+fn probabilities(k: ptr<function, Row>, s: u32, first: u32, j: u32) -> vec4<f32> {
+  let t = vec4<u32>(first + j) + vec4<u32>(0u, 1u, 2u, 3u);
+  let their_lse = vec4<f32>(tile_s[j].x, tile_s[j + 1u].x, tile_s[j + 2u].x, tile_s[j + 3u].x);
+  let p = exp(four_dots_a(k, j * HS4) - their_lse);
+  return select(vec4<f32>(), p, (t >= vec4<u32>(s)) & (t < vec4<u32>(T)));
+}

@@ -1,0 +1,146 @@
+"""Every kernel, every variant, on every device, against its NumPy twin in float64."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import numpy as np
+import pytest
+from kernel_cases import CASES
+from kernel_runs import Case, assert_close, run, variants_of
+
+from trainer import kernels
+from trainer.devices import Device
+from trainer.devices.native import NativeDevice
+from trainer.devices.reference import twin
+
+BY_VARIANT = [
+    pytest.param(case, variant, id=f"{case.name}-{variant}") for case in CASES for variant in case.variants
+]
+
+
+@pytest.mark.parametrize(("case", "variant"), BY_VARIANT)
+def test_native_agrees_with_the_twin(case: Case, variant: str, native: Device, reference64: Device) -> None:
+    expected = asyncio.run(run(reference64, case, variant))[0]
+    got, again = asyncio.run(run(native, case, variant, times=2))
+    assert_close(case, got, expected)
+    for name in got:
+        assert got[name].tobytes() == again[name].tobytes(), f"{case.name}: {name} differs when run again"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_reference_in_float32_agrees_with_float64(
+    case: Case, reference32: Device, reference64: Device
+) -> None:
+    variant = case.kernel.split(".")[0]
+    expected = asyncio.run(run(reference64, case, variant))[0]
+    assert_close(case, asyncio.run(run(reference32, case, variant))[0], expected)
+
+
+# ---------------------------------------------------------------- completeness
+
+
+def entry_points() -> list[tuple[str, str, str]]:
+    """(kernel, variant, entry point) of all shader files."""
+    tables = (kernels.SOFTWARE_VARIANTS, kernels.GPU_VARIANTS)
+    owners = {name: op for table in tables for op, names in table.items() for name in names}
+    return [
+        (f"{owners.get(variant, variant)}.{entry}", variant, entry)
+        for variant in kernels.variants()
+        for entry in kernels.entry_points(variant)
+    ]
+
+
+ENTRY_POINTS = [pytest.param(*names, id=f"{names[1]}.{names[2]}") for names in entry_points()]
+
+
+@pytest.mark.parametrize(("kernel", "variant", "entry"), ENTRY_POINTS)
+def test_every_entry_point_has_a_twin_and_cases(kernel: str, variant: str, entry: str) -> None:
+    assert callable(twin(kernel))
+    assert any(case.kernel == kernel and variant in case.variants for case in CASES), "no case runs it"
+
+
+@pytest.mark.parametrize(("kernel", "variant", "entry"), ENTRY_POINTS)
+def test_a_variant_binds_what_the_naive_kernel_binds(kernel: str, variant: str, entry: str) -> None:
+    naive = kernels.bindings(kernel.split(".")[0], entry)
+    assert kernels.bindings(variant, entry) == naive
+
+
+def test_every_case_and_every_preference_names_a_kernel_that_exists() -> None:
+    known = {(kernel, variant) for kernel, variant, _ in entry_points()}
+    for case in CASES:
+        for variant in case.variants:
+            assert (case.kernel, variant) in known
+    for table in (kernels.SOFTWARE_VARIANTS, kernels.GPU_VARIANTS):
+        for op, names in table.items():
+            assert op in names, "the naive variant is always there"
+            assert set(names) <= set(kernels.variants())
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+# ---------------------------------------------------------------- WebGPU's default limits
+
+MAX_STORAGE_BUFFERS, MAX_INVOCATIONS, MAX_WORKGROUP_BYTES = 8, 256, 16 << 10
+SIZES = {"f32": 4, "u32": 4, "vec2<f32>": 8, "vec4<f32>": 16, "bool": 4}
+
+
+def evaluate(expression: str, constants: dict[str, int]) -> int:
+    """A WGSL const-expression of integers."""
+    python = re.sub(r"\b(\d+)u\b", r"\1", expression).replace("/", "//")
+    return int(eval(python, {"__builtins__": {}}, {"min": min, "max": max, **constants}))
+
+
+def workgroup_bytes(code: str) -> int:
+    """Bytes of all `var<workgroup>` of a module; every declaration must be understood."""
+    constants: dict[str, int] = {}
+    for name, value in re.findall(r"^const (\w+)(?:: u32)? = ([^;]+);", code, re.MULTILINE):
+        if not re.search(r"\d\.\d|0x|true|false", value):
+            constants[name] = evaluate(value, constants)
+    total = 0
+    for declared in re.findall(r"var<workgroup>\s+\w+\s*:\s*([^;]+);", code):
+        array = re.fullmatch(r"array<(vec[24]<f32>|\w+),\s*([^>]+)>", declared)
+        total += SIZES[array[1]] * evaluate(array[2], constants) if array else SIZES[declared]
+    assert code.count("var<workgroup>") == len(re.findall(r"var<workgroup>\s+\w+\s*:\s*[^;]+;", code))
+    return total
+
+
+@pytest.mark.parametrize(("case", "variant"), BY_VARIANT)
+def test_kernels_keep_to_the_default_limits(case: Case, variant: str) -> None:
+    entry = case.kernel.split(".")[1]
+    code = kernels.module(variant, entry, case.constants)
+    sizes = re.findall(r"@workgroup_size\(([^)]*)\)", code)
+    assert len(sizes) == 1, "a module has one entry point"
+    assert np.prod([int(size) for size in sizes[0].split(",")]) <= MAX_INVOCATIONS
+    assert workgroup_bytes(re.sub(r"//[^\n]*", "", code)) <= MAX_WORKGROUP_BYTES
+    assert len(kernels.bindings(variant, entry)) <= MAX_STORAGE_BUFFERS
+
+
+def test_workgroup_memory_is_counted() -> None:
+    code = "const A: u32 = 8u;\nconst B = A / 2u;\nvar<workgroup> x: array<vec4<f32>, B * 3u>;\n"
+    assert workgroup_bytes(code + "var<workgroup> y: u32;") == 4 * 3 * 16 + 4
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "@compute @workgroup_size(257) fn main() {}",
+        "\n".join(f"@group(0) @binding({i}) var<storage, read_write> b{i}: array<u32>;" for i in range(9))
+        + "@compute @workgroup_size(1) fn main() {"
+        + " ".join(f"b{i}[0] = 1u;" for i in range(9))
+        + "}",
+    ],
+    ids=["invocations", "storage-buffers"],
+)
+def test_the_device_of_these_tests_has_the_default_limits_only(code: str, native: Device) -> None:
+    assert isinstance(native, NativeDevice)
+    # wgpu does not count workgroup memory, hence the test above
+    with pytest.raises(Exception, match=r"(?i)limit|exceed|too many"):
+        native.device.create_compute_pipeline(
+            layout="auto", compute={"module": native.module(code), "entry_point": "main"}
+        )
+
+
+def test_variants_are_found() -> None:
+    assert variants_of("matmul.multiply")[:2] == ("matmul", "matmul_direct")
+    assert variants_of("attention.backward_delta")[0] == "attention"
