@@ -202,7 +202,7 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
     arguments = get_args(kind)
     if is_dataclass(kind) and isinstance(value, dict):
         return _parse_fields(kind, value, where)
-    if get_origin(kind) in (list, Sequence) and isinstance(value, list):
+    if get_origin(kind) is list and isinstance(value, list):
         return [_parse(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
     if get_origin(kind) is dict and isinstance(value, dict):
         return {key: _parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
