@@ -45,6 +45,7 @@ DEVICES = tuple(TOLERANCE)
 # Which kernels run: what a device may choose, whichever the default adapter is, and the naive ones.
 TUNINGS = {
     "software": Tuning(software=True),
+    "GPU": Tuning(software=False),
     "naive": Tuning(pinned={op: op for op in GPU_VARIANTS}),
 }
 
