@@ -25,7 +25,7 @@ serve: $(VENV)/ready ## train the smallest model on the bundled books (or go on 
 	@if [ -f $(NANO)/latest ]; then \
 		$(RUN)/trainer train --resume $(NANO); \
 	else \
-		$(RUN)/trainer train --preset nano --sources books --out $(NANO); \
+		$(RUN)/trainer train --preset nano --sources books --out $(NANO) --overwrite; \
 	fi
 	@printf '\nOnce upon a time'
 	@$(RUN)/trainer sample $(NANO) --prompt "Once upon a time"

@@ -23,7 +23,7 @@ is_debian_root() {
 apt_install() {
     echo "setup: installing $*"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 is_new_enough() {
@@ -88,5 +88,6 @@ END
 if ! is_new_enough "$(environment_python)"; then
     make_environment
 fi
+echo "setup: installing what pyproject.toml names into $folder"
 "$(environment_python)" -m pip install --quiet --disable-pip-version-check --editable ".[$extra]"
 check_gpu_driver
