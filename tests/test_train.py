@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import signal
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cli_tools
 import pytest
 
 from trainer import checkpoint
@@ -340,3 +342,31 @@ def test_text_shorter_than_a_window_is_refused(short: str, reference32: Device, 
     parts[short] = text.dataset.train[: MODEL.context + 1]
     result = asyncio.run(run(reference32, Text(text.tokenizer, Dataset(**parts)), replace(CONFIG, steps=5)))
     assert len(result.losses) == 5
+
+
+def test_killed_program_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    """kill -9 of `trainer train` in mid-run; the one that resumes it ends where an uninterrupted one does."""
+    story = cli_tools.write_story(tmp_path / "story.txt")
+    flags = (
+        *("--layers", "1", "--width", "16", "--heads", "2", "--context", "16", "--vocab", "300"),
+        *("--steps", "150", "--batch", "2", "--warmup", "5", "--save-every", "10", "--log-every", "4"),
+        *("--eval-every", "40", "--eval-batches", "1", "--sample-every", "60", "--sample-tokens", "4"),
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = cli_tools.run("train", "--sources", story, "--out", whole, *flags)
+    assert (done.code, done.err) == (0, "")
+
+    process = cli_tools.start("train", "--sources", story, "--out", killed, *flags)
+    cli_tools.wait_for(process, "step 20: saved")
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    left = checkpoint.load(killed).step
+    assert left in range(20, 150, 10)
+
+    done = cli_tools.run("train", "--resume", killed)
+    assert (done.code, done.err) == (0, "")
+    assert f"going on from step {left}" in done.out
+    assert cli_tools.losses(killed) == cli_tools.losses(whole)
+    assert set(cli_tools.losses(killed)) == set(range(1, 151))
+    assert cli_tools.weights(killed) == cli_tools.weights(whole)
