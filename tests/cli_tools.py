@@ -1,4 +1,7 @@
-"""Running the command line in tests: in this process, or as the program that a user starts."""
+"""Running the command line in tests: in this process, or as the program that a user starts.
+
+A pytest plugin too, for its fixtures: pytest_plugins = ("cli_tools",)
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,9 @@ ROOT = Path(__file__).parents[1]
 TINY = (
     *("--device", "reference", "--layers", "1", "--width", "8", "--heads", "2", "--context", "8"),
     *("--vocab", "270", "--batch", "2", "--warmup", "2", "--eval-batches", "1", "--sample-tokens", "4"),
+)
+STEPS = (
+    *("--steps", "10", "--save-every", "3", "--eval-every", "4", "--sample-every", "5", "--log-every", "2"),
 )
 
 
@@ -133,3 +139,23 @@ def weights(run: Path) -> bytes:
 def everything_in(folder: Path) -> list[str]:
     """All files and folders below `folder`."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file that is long enough for TINY."""
+    return write_story(tmp_path_factory.mktemp("story") / "story.txt")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, story: Path) -> Path:
+    """A run of TINY and STEPS on `story` that is done. Tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    result = run("train", "--sources", story, "--out", folder, *TINY, *STEPS)
+    assert (result.code, result.err) == (0, "")
+    return folder

@@ -17,15 +17,7 @@ from raw_server import FAULTS, OZ, OZ_BODY, SILENT_FAULTS, Answer, GitHub, servi
 from trainer import checkpoint, corpus, gutenberg
 from trainer.gutenberg import Retry
 
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(capsys)
-
-
-@pytest.fixture(scope="session")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_story(tmp_path_factory.mktemp("story") / "story.txt")
+pytest_plugins = ("cli_tools",)
 
 
 @pytest.fixture
@@ -33,15 +25,6 @@ def out(tmp_path: Path) -> Iterator[Path]:
     """A run folder to ask for; that nothing is left of it is checked when the test ends."""
     yield tmp_path / "deep" / "run"
     assert not (tmp_path / "deep").exists()
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, story: Path) -> Path:
-    """A run that is done, to be copied rather than changed."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    result = run("train", "--sources", story, "--out", folder, *TINY, "--steps", "4")
-    assert (result.code, result.err) == (0, "")
-    return folder
 
 
 @pytest.fixture
@@ -73,7 +56,7 @@ def test_unknown_device(cli: Cli, out: Path, story: Path) -> None:
         ["--width", "8192", "--heads", "64", "--vocab", "60000"],
         ["--layers", "1000000000"],
         ["--steps", "100000000"],
-        ["--batch", "4096", "--width", "768", "--heads", "12", "--context", "1024"],
+        ["--batch", "2048", "--width", "768", "--heads", "12", "--context", "1024"],
     ],
 )
 def test_model_that_does_not_fit(flags: list[str], cli: Cli, out: Path, story: Path) -> None:
@@ -297,7 +280,7 @@ def test_checkpoint_that_is_cut_short(name: str, cli: Cli, finished: Path, tmp_p
         (["--from", "elsewhere"], "--resume and --from exclude each other"),
         (["--layers", "3"], "--layers cannot be changed here: the model of a run stays as it is"),
         (["--batch", "3"], "--resume and --batch exclude each other"),
-        (["--steps", "3"], "--steps 3 is before step 4"),
+        (["--steps", "9"], "--steps 9 is before step 10"),
         (["--sources", "OTHER"], "was trained on other tokens: resume with the same sources and tokenizer"),
         (["--validation-share", "0.3"], "was trained on other tokens"),
     ],
@@ -309,7 +292,7 @@ def test_run_that_cannot_be_resumed_so(
     flags = [str(other) if flag == "OTHER" else flag for flag in flags]
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     # a --steps that leaves something to do, unless that is what is tested
-    more = [] if "--steps" in flags or "--layers" in flags else ["--steps", "8"]
+    more = [] if "--steps" in flags or "--layers" in flags else ["--steps", "12"]
     assert problem in cli.refused("train", "--resume", finished, "--device", "reference", *more, *flags)
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 

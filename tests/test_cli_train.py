@@ -1,0 +1,293 @@
+"""`trainer train`: the run folder, going on with it, interrupts, and what a person sees meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from cli_tools import (
+    ROOT,
+    STEPS,
+    TINY,
+    Cli,
+    everything_in,
+    losses,
+    read_log,
+    run,
+    start,
+    wait_for,
+    weights,
+)
+from raw_server import ALICE, ALICE_BODY, serving
+
+from trainer import checkpoint, gutenberg
+from trainer.cli.display import Display
+from trainer.cli.interrupt import handled
+from trainer.cli.run_folder import Log
+from trainer.config import PRESETS, ModelConfig
+from trainer.events import Notice, Progress, RunEnded, RunStarted, Sample, Step, from_json
+
+pytest_plugins = ("cli_tools",)
+
+STARTED = RunStarted(0, 100, 1000, 64, 1e9, {}, {}, {"name": "a device"}, 10, 10, "", 0.0)
+
+
+# The run folder.
+
+
+def test_run_folder(finished: Path) -> None:
+    assert sorted(path.name for path in finished.iterdir()) == [
+        "latest",
+        "log.jsonl",
+        "step-000009",
+        "step-000010",
+    ]
+    loaded = checkpoint.load(finished, resume=True)
+    assert loaded.step == 10
+    assert loaded.model == ModelConfig(layers=1, width=8, heads=2, context=8, vocab=270)
+    assert loaded.tokenizer is not None
+    assert loaded.tokenizer.vocab_size == 270
+    assert loaded.state is not None
+    assert loaded.state["text"]["validation_share"] == 0.1
+    assert loaded.state["train"]["learning_rate"] == PRESETS["nano"].train.learning_rate
+
+
+def test_log_is_the_stream_of_events(finished: Path) -> None:
+    log = read_log(finished)
+    times = [record["time"] for record in log]
+    assert times == sorted(times)
+    assert times[0] > 1.6e9
+    events = [
+        from_json({k: v for k, v in r.items() if k != "time" or r["event"] == "run_started"}) for r in log
+    ]
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunEnded)
+    assert [e.step for e in events if isinstance(e, Step)] == list(range(1, 11))
+    kinds = [r["event"] for r in log]
+    assert (kinds.count("validation"), kinds.count("sample"), kinds.count("saved")) == (4, 2, 4)
+
+
+def test_budget_comes_before_the_work(cli: Cli, story: Path, tmp_path: Path) -> None:
+    out = cli.done("train", "--sources", story, "--out", tmp_path / "run", *TINY, *STEPS)
+    order = [
+        "parameters  ",
+        "memory      ",
+        "tokens      ",
+        "operations  ",
+        "train-tokenizer: ",
+        "tokenize: ",
+        "training: ",
+    ]
+    places = [out.index(f"\n{line}" if i else line) for i, line in enumerate(order)]
+    assert places == sorted(places)
+    assert out.endswith(f"let it write: trainer sample {tmp_path / 'run'}\n")
+
+
+def test_resume_goes_on_from_anywhere(
+    finished: Path, story: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative source is found again from another folder, and an older checkpoint rewinds the log."""
+    monkeypatch.chdir(story.parent)
+    out = tmp_path / "run"
+    cli.done("train", "--sources", story.name, "--out", out, *TINY, *STEPS)
+    monkeypatch.chdir(tmp_path)
+    with (out / "log.jsonl").open("a") as log:
+        log.write('{"event": "step", "ste')  # as kill -9 may leave it
+    cli.done("train", "--resume", out / "step-000009", "--device", "reference")
+    assert losses(out) == losses(finished)
+    assert weights(out) == weights(finished)
+    assert [r["step"] for r in read_log(out) if r["event"] == "run_started"] == [0, 9]
+    cli.done("train", "--resume", "run", "--device", "reference", "--steps", "12")
+    assert set(losses(out)) == set(range(1, 13))
+    assert checkpoint.load(out).step == 12
+
+
+def test_overwrite_replaces_the_run(cli: Cli, story: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cli.done("train", "--sources", story, "--out", out, *TINY, *STEPS)
+    (out / "notes.txt").write_text("mine")
+    cli.done("train", "--sources", story, "--out", out, *TINY, "--steps", "4", "--overwrite")
+    assert sorted(path.name for path in out.iterdir()) == ["latest", "log.jsonl", "notes.txt", "step-000004"]
+    assert set(losses(out)) == {1, 2, 3, 4}
+
+
+def test_from_begins_with_weights_and_tokenizer(
+    cli: Cli, story: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    flags = ("--device", "reference", "--batch", "2", "--warmup", "0", "--steps", "1", "--eval-batches", "1")
+    cli.done("train", "--from", finished, "--sources", story, "--out", out, *flags)
+    begun, ended = ([r for r in read_log(path) if r["event"] == "validation"] for path in (out, finished))
+    assert begun[0]["step"] == 0
+    assert begun[0]["loss"] == pytest.approx(ended[-1]["loss"], rel=1e-6)
+    a, b = checkpoint.load(finished).tokenizer, checkpoint.load(out).tokenizer
+    assert a is not None
+    assert b is not None
+    assert a.to_json() == b.to_json()
+
+
+def test_tokenizer_of_another_size_sets_the_vocabulary(cli: Cli, story: Path, tmp_path: Path) -> None:
+    cli.done("tokenizer", "--sources", story, "--vocab", "265", "--out", tmp_path / "t.json")
+    flags = [flag for flag in TINY if flag not in ("--vocab", "270")]
+    out = tmp_path / "run"
+    cli.done(
+        "train", "--sources", story, "--tokenizer", tmp_path / "t.json", "--out", out, *flags, "--steps", "3"
+    )
+    assert checkpoint.load(out).model.vocab == 265
+
+
+def test_text_with_few_pairs_makes_a_smaller_vocabulary(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "abc.txt").write_text("abc def\n" * 50)
+    out = cli.done(
+        "train", "--sources", tmp_path / "abc.txt", "--out", tmp_path / "run", *TINY, "--steps", "3"
+    )
+    assert "note: the text has no pairs for 270 tokens" in out
+    assert checkpoint.load(tmp_path / "run").model.vocab < 270
+
+
+def test_log_writes_null_for_what_json_has_no_word_for(tmp_path: Path) -> None:
+    log = Log(tmp_path, 0)
+    log(Step(1, float("nan"), 0.1, float("inf"), True, 8, 0.5))
+    log(Progress("tokenize", 1, 2, "characters"))
+    log.close()
+    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["loss"] is None
+
+
+# Interrupts.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_interrupt_saves_and_says_how_to_go_on(number: int, story: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = (*TINY, "--steps", "1000000", "--eval-every", "0", "--sample-every", "0", "--save-every", "50")
+    process = start("train", "--sources", story, "--out", out, *flags)
+    wait_for(process, "step 100: saved")
+    process.send_signal(number)
+    printed, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "stopping after the work under way; once more quits at once" in printed
+    assert printed.endswith(f"go on with: trainer train --resume {out}\n")
+    step = checkpoint.load(out, resume=True).step
+    assert step is not None
+    assert 100 <= step < 1_000_000
+    last = read_log(out)[-1]
+    assert (last["event"], last["reason"], last["step"]) == ("run_ended", "stopped", step)
+
+
+def test_interrupt_before_training_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = threading.Event()
+    with serving(monkeypatch) as github:
+
+        def hang(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+            asked.set()
+            github.released.wait(60)
+
+        github.add(ALICE.repo, "11-0.txt", ALICE_BODY, hang)
+        places = {gutenberg.BASE_VARIABLE: github.base, gutenberg.CACHE_VARIABLE: str(tmp_path / "cache")}
+        process = start("train", "--sources", "gutenberg:11", "--out", tmp_path / "run", *TINY, env=places)
+        assert asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        github.released.set()
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "trainer: interrupted\n")
+    assert everything_in(tmp_path) == []
+
+
+def test_second_interrupt_is_left_to_the_system() -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    async def interrupted() -> list[str]:
+        stops: list[str] = []
+        with handled() as interrupt:
+            interrupt.stop = lambda: stops.append("stop")
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0.01)
+            assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        return stops
+
+    assert asyncio.run(interrupted()) == ["stop"]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+# What a person sees.
+
+
+def test_lines_come_every_few_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("trainer.cli.display.time.monotonic", lambda: now[0])
+    display = Display()
+    display(STARTED)
+    for step in range(1, 101):
+        now[0] += 0.25
+        display(Step(step, 2.5, 1e-3, 1.0, False, 64 * step, 0.5 * step))
+    display(Sample(100, "Once", " upon [b]a time"))
+    display(Notice("look"))
+    display(RunEnded(100, "finished", 61.0))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "training: 1,000 parameters on a device"
+    assert [line.split()[1] for line in lines[1:-3]] == ["20/100", "40/100", "60/100", "80/100", "100/100"]
+    assert lines[1] == "step 20/100  loss 2.5000  lr 1.00e-03  128 tokens/s  2.0 GFLOP/s  0:00:40 left"
+    assert lines[-3:] == [
+        "step 100 writes: Once upon [b]a time",
+        "note: look",
+        "finished at step 100 after 0:01:01",
+    ]
+
+
+def test_terminal_gets_a_live_display_and_a_file_no_escapes(story: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = ["train", "--sources", str(story), "--out", str(tmp_path / "run"), *TINY, *STEPS]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer", *command],
+        stdout=theirs,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while piece := os.read(ours, 65536):
+            seen += piece
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 0
+    assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h") > 0  # the cursor is back
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    for part in (
+        "train ━",
+        "tokens/s",
+        "step 8: validation loss",
+        "step 10 writes:",
+        "finished at step 10",
+        "let it write",
+    ):
+        assert part in text
+    plain = run("train", "--sources", story, "--out", tmp_path / "other", *TINY, *STEPS)
+    assert "\x1b" not in plain.out
+
+
+def test_rich_is_not_needed_without_a_terminal(story: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['rich'] = None; from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    result = run(
+        "train", "--sources", story, "--out", tmp_path / "run", *TINY, *STEPS, program=["-c", program]
+    )
+    assert (result.code, result.err) == (0, "")
