@@ -1,0 +1,253 @@
+"""Matrices, rows and attention on odd shapes: 1, primes, sizes beside those of every tile, the presets' own."""
+
+from __future__ import annotations
+
+import numpy as np
+from kernel_runs import poisoned
+from kernel_table import case, groups, ints, normal, u32
+
+from trainer.ops import attention, column_sum, cross_entropy, layernorm, matmul
+from trainer.plan import Grid
+
+# ---------------------------------------------------------------- matmul
+
+EPILOGUES = ("BIAS", "GELU", "GELU_BACKWARD", "RESIDUAL", "ADD")
+
+
+def stored(rows: int, columns: int, stride: int) -> np.ndarray:
+    """A matrix under a row stride; what lies between its rows is NaN, as nothing may read it."""
+    matrix = np.full((rows, stride), np.nan, np.float32)
+    matrix[:, :columns] = normal(rows, columns)
+    return matrix.ravel()[: (rows - 1) * stride + columns]
+
+
+def matmul_case(
+    M: int, N: int, K: int, transposes: str, *epilogues: str, pads: tuple[int, int, int] = (0, 0, 0)
+) -> None:
+    """`transposes` has two of N and T, for a and b; `pads` widens the rows of a, b and out."""
+    ta, tb = (letter == "T" for letter in transposes)
+    lda, ldb, ldo = ((M if ta else K) + pads[0], (K if tb else N) + pads[1], N + pads[2])
+    fits = matmul.fitting(M, N, K, lda, ldb, ldo, ta, tb)
+    span = (M - 1) * ldo + N
+    uses_aux = "GELU_BACKWARD" in epilogues or "RESIDUAL" in epilogues
+    flags = {"TRANSPOSE_A": ta, "TRANSPOSE_B": tb} | {name: name in epilogues for name in EPILOGUES}
+    case(
+        "matmul.multiply",
+        "-".join([transposes, f"{M}x{N}x{K}", *epilogues, *(["strided"] if any(pads) else [])]),
+        lambda variant: matmul.grid(variant, M, N),
+        {"M": M, "N": N, "K": K, "LDA": lda, "LDB": ldb, "LDO": ldo, **flags},
+        {
+            "a": stored(K, M, lda) if ta else stored(M, K, lda),
+            "b": stored(N, K, ldb) if tb else stored(K, N, ldb),
+            "bias": normal(N) if "BIAS" in epilogues else None,
+            "aux": normal(span) if uses_aux else None,
+        },
+        {
+            "out": normal(span) if "ADD" in epilogues else poisoned(span),
+            "extra": poisoned(span) if "GELU" in epilogues else None,
+        },
+        only=lambda variant: fits.get(variant, True),
+    )
+
+
+for _transposes in ("NN", "NT", "TN"):
+    for _size in (
+        (1, 1, 1),
+        (1, 13, 7),
+        (17, 19, 5),
+        (4, 4, 4),
+        (68, 132, 36),
+        (67 + (_transposes == "TN"), 12, 8),
+    ):
+        matmul_case(*_size, _transposes)
+    matmul_case(36, 20, 16, _transposes, "ADD", pads=(8, 4, 12))
+matmul_case(5, 3, 2, "TT")
+matmul_case(64, 128, 16, "NN")  # one tile of the largest kind, exactly
+matmul_case(64, 128, 17, "TN")
+matmul_case(1, 144, 48, "NN", "BIAS")  # decoding with nano
+matmul_case(130, 144, 48, "NN", "BIAS")  # nano's qkv
+matmul_case(70, 192, 48, "NN", "BIAS", "GELU")
+matmul_case(70, 48, 192, "NN", "BIAS", "RESIDUAL")
+matmul_case(70, 192, 48, "NT", "GELU_BACKWARD")
+matmul_case(48, 192, 521, "TN", "ADD")
+matmul_case(70, 1024, 48, "NT")
+matmul_case(9, 256, 768, "NT")
+matmul_case(9, 768, 256, "NN", "BIAS", "GELU", "RESIDUAL", "ADD")
+matmul_case(7, 5, 3, "NN", "BIAS", "GELU", "RESIDUAL", "ADD")
+matmul_case(7, 5, 3, "NT", "GELU_BACKWARD", "ADD")
+matmul_case(600, 260, 12, "NN")  # more rows of tiles than are grouped together
+
+
+# ---------------------------------------------------------------- rows
+
+
+def logits(rows: int, vocab: int, stride: int) -> np.ndarray:
+    """With NaN in the padding, which may be written and not read."""
+    values = np.full((rows, stride), np.nan, np.float32)
+    values[:, :vocab] = normal(rows, vocab, scale=4.0)
+    return values
+
+
+for _N, _C in ((1, 1), (3, 5), (65, 48), (130, 67), (7, 384), (2, 768), (5, 1031)):
+    _x = normal(_N, _C) + 3
+    _weight, _bias, _dout = normal(_C), normal(_C), normal(_N, _C)
+    case(
+        "layernorm.forward",
+        f"{_N}x{_C}",
+        lambda variant, N=_N: layernorm.grid(variant, N),
+        {"N": _N, "C": _C},
+        {"x": _x, "weight": _weight, "bias": _bias},
+        {"out": poisoned(_N * _C), "statistics": poisoned(2 * _N)},
+    )
+    _mean = _x.mean(axis=1, keepdims=True)
+    _kept = np.concatenate([_mean, 1 / np.sqrt(_x.var(axis=1, keepdims=True) + 1e-5)], axis=1)
+    for _add in (False, True) if _C > 1 else (False,):  # one channel has no gradient
+        case(
+            "layernorm.backward",
+            f"{_N}x{_C}" + ("-add" if _add else ""),
+            lambda variant, N=_N: layernorm.grid(variant, N),
+            {"N": _N, "C": _C, "ADD": _add},
+            {"x": _x, "weight": _weight, "kept": _kept, "dout": _dout},
+            {"dx": normal(_N * _C) if _add else poisoned(_N * _C)},
+        )
+    _parts, _each = column_sum.parts(_N)
+    case(
+        "layernorm.backward_parameters",
+        f"{_N}x{_C}",
+        (-(-_C // 64), _parts, 1),
+        {"N": _N, "C": _C, "ROWS": _each},
+        {"x": _x, "kept": _kept, "dout": _dout},
+        {"dweight": poisoned(_parts * _C), "dbias": poisoned(_parts * _C)},
+    )
+
+for _N, _C in ((1, 1), (7, 65), (130, 48), (2111, 67), (9, 2304)):
+    _parts, _each = column_sum.parts(_N)
+    case(
+        "column_sum.partial",
+        f"{_N}x{_C}",
+        (-(-_C // 64), _parts, 1),
+        {"N": _N, "C": _C, "ROWS": _each},
+        {"x": normal(_N, _C)},
+        {"sums": poisoned(_parts * _C)},
+    )
+    for _add in (False, True):
+        case(
+            "column_sum.total",
+            f"{_parts}x{_C}" + ("-add" if _add else ""),
+            groups(_C),
+            {"P": _parts, "C": _C, "ADD": _add},
+            {"parts": normal(_parts, _C)},
+            {"out": normal(_C) if _add else poisoned(_C)},
+        )
+
+for _N, _V, _LD in (
+    (1, 1, 64),
+    (3, 5, 8),
+    (65, 257, 320),
+    (5, 1021, 1024),
+    (70, 1024, 1024),
+    (2, 50257, 50304),
+):
+    for _gradient in (False, True):
+        case(
+            "cross_entropy.forward_backward",
+            f"{_N}x{_V}" + ("-gradient" if _gradient else ""),
+            lambda variant, N=_N: cross_entropy.grid(variant, N),
+            {"N": _N, "V": _V, "LD": _LD, "SCALE": 1 / (3 * _N), "GRADIENT": _gradient},
+            {"targets": ints(_V, _N)},
+            {"logits": logits(_N, _V, _LD), "losses": poisoned(_N)},
+            only=lambda variant, LD=_LD: cross_entropy.fitting(LD).get(variant, True),
+        )
+for _N, _V, _LD in ((1, 1, 64), (70, 5, 8), (3, 1021, 1024)):
+    _targets, _logits = ints(_V, _N), np.round(logits(_N, _V, _LD))  # rounded, so that some are equal
+    _targets[::2] = np.nan_to_num(_logits, nan=-np.inf).argmax(axis=1)[::2]
+    case(
+        "accuracy.top_one",
+        f"{_N}x{_V}",
+        groups(_N),
+        {"N": _N, "V": _V, "LD": _LD},
+        {"logits": _logits, "targets": _targets},
+        {"hits": poisoned(_N, np.uint32)},
+    )
+for _N in (1, 255, 521):
+    for _batch in (0, 3):
+        case(
+            "cross_entropy.mean",
+            f"{_N}-{_batch}",
+            (1, 1, 1),
+            {"N": _N, "SCALE": 1 / _N},
+            {"row_losses": np.abs(normal(_N))},
+            {"scalars": normal(4), "counters": u32(7, 6, 1, _batch)},
+        )
+
+
+# ---------------------------------------------------------------- attention
+
+ATTENTION = [(1, 1, 1, 1), (2, 7, 3, 5), (1, 64, 2, 4), (2, 65, 3, 16), (1, 131, 2, 32), (1, 70, 1, 64)]
+ATTENTION += [(2, 70, 1, 128)]
+
+for _shape in ATTENTION:
+    _B, _T, _NH, _HS = _shape
+    _rows, _C = _B * _T * _NH, _NH * _HS
+    # scores with a deviation of 4, so that the running maximum keeps moving
+    _qkv, _dout = normal(_B * _T, 3 * _C, scale=2.0), normal(_B * _T, _C)
+    _heads = _qkv.reshape(_B, _T, 3, _NH, _HS).transpose(2, 0, 3, 1, 4).astype(np.float64)
+    _scores = _heads[0] @ _heads[1].swapaxes(-1, -2) * _HS**-0.5
+    _scores = np.where(np.triu(np.ones((_T, _T), bool), 1), -np.inf, _scores)
+    _weights = np.exp(_scores - _scores.max(axis=-1, keepdims=True))
+    _lse = _scores.max(axis=-1) + np.log(_weights.sum(axis=-1))
+    _out = (_weights / _weights.sum(axis=-1, keepdims=True)) @ _heads[2]
+    _delta = (_out * _dout.reshape(_B, _T, _NH, _HS).transpose(0, 2, 1, 3)).sum(axis=-1)
+    _constants = {"B": _B, "T": _T, "NH": _NH, "HS": _HS, "SCALE": _HS**-0.5}
+    _label = "x".join(map(str, _shape))
+
+    def _grid(variant: str, shape: tuple[int, int, int] = _shape[:3]) -> Grid:
+        return attention.grid(variant, shape)
+
+    def _backward(variant: str, head_size: int = _HS) -> bool:
+        return variant == "attention" or head_size < 128  # a software renderer compiles those for a minute
+
+    case(
+        "attention.forward",
+        _label,
+        _grid,
+        _constants,
+        {"qkv": _qkv},
+        {"out": poisoned(_rows * _HS), "lse": poisoned(_rows)},
+    )
+    case(
+        "attention.backward_delta",
+        _label,
+        _grid,
+        _constants,
+        {"result": _out.transpose(0, 2, 1, 3).astype(np.float32), "dout": _dout},
+        {"delta": poisoned(_rows)},
+    )
+    for _entry in ("backward_query", "backward_key_value"):
+        case(
+            f"attention.{_entry}",
+            _label,
+            _grid,
+            _constants,
+            {
+                "qkv": _qkv,
+                "kept": _lse.astype(np.float32),
+                "dout": _dout,
+                "deltas": _delta.astype(np.float32),
+            },
+            {"dqkv": poisoned(3 * _rows * _HS)},
+            only=_backward,
+            floor=1e-6,  # of the terms that cancel
+        )
+
+for _NH, _HS, _at in ((1, 1, 0), (3, 16, 1), (2, 5, 255), (1, 128, 256), (2, 64, 523)):
+    _row, _cache = normal(3 * _NH * _HS), normal(_at + 3, 3 * _NH * _HS)
+    _cache[_at:] = np.nan  # nothing behind the newest token is there yet
+    case(
+        "decode.forward_one",
+        f"{_NH}x{_HS}-{_at}",
+        (_NH, 1, 1),
+        {"NH": _NH, "HS": _HS, "SCALE": _HS**-0.5},
+        {"row": _row, "position": u32(_at)},
+        {"cache": _cache, "out": poisoned(_NH * _HS)},
+    )

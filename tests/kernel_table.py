@@ -1,0 +1,47 @@
+"""What the tables of cases are written with: random arrays, and `case`, which adds one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from kernel_runs import Case, variants_of
+
+from trainer.kernels import Constant
+from trainer.plan import Grid
+
+CASES: list[Case] = []
+_generator = np.random.default_rng(20240611)
+
+
+def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
+    return (scale * _generator.standard_normal(shape)).astype(np.float32)
+
+
+def ints(below: int, *shape: int) -> np.ndarray:
+    return _generator.integers(0, below, shape, dtype=np.uint32)
+
+
+def u32(*values: int) -> np.ndarray:
+    return np.array(values, np.uint32)
+
+
+def case(
+    kernel: str,
+    label: str,
+    grid: Grid | Callable[[str], Grid],
+    constants: Mapping[str, Constant],
+    read: Mapping[str, np.ndarray | None],
+    written: Mapping[str, np.ndarray | None],
+    *,
+    exact: bool = False,
+    floor: float = 0.0,
+    only: Callable[[str], bool] = lambda variant: True,
+) -> None:
+    by_variant = grid if callable(grid) else lambda variant: grid
+    names = tuple(filter(only, variants_of(kernel)))
+    CASES.append(Case(kernel, label, constants, read, written, by_variant, names, exact, floor))
+
+
+def groups(threads: int, size: int = 64) -> Grid:
+    return -(-threads // size), 1, 1
