@@ -11,7 +11,7 @@
 //   RESIDUAL       s += aux[m, n]                                      aux [M, N]
 //   ADD            s += out[m, n]                                      gradient accumulation
 //
-// Constants: M N K LDA LDB LDO TRANSPOSE_A TRANSPOSE_B BIAS GELU GELU_BACKWARD RESIDUAL ADD
+// Constants: M N K LDA LDB LDO TRANSPOSE_A TRANSPOSE_B BIAS GELU GELU_BACKWARD RESIDUAL ADD PART (for matmul_tiled.wgsl)
 
 @group(0) @binding(0) var<storage, read> a: array<f32>;
 @group(0) @binding(1) var<storage, read> b: array<f32>;

@@ -5,6 +5,10 @@
 // Reads and writes four numbers at a time, under the conditions of matmul_direct.wgsl. Rows and columns beyond
 // the edge come from clamped addresses and are not stored; what lies beyond K counts as 0.
 //
+// If PART is less than K, the workgroups of grid z make the product over columns z·PART .. z·PART+PART-1 of
+// op(a) alone, into a matrix of their own behind the others': out [ceil(K / PART), M, N], to be added up. PART
+// is a multiple of 16 then, and there is no epilogue. So small outputs of long sums keep a GPU busy, too.
+//
 // Constants: as matmul.wgsl
 
 @group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
@@ -28,11 +32,11 @@ fn gelu_backward(x: vec4<f32>) -> vec4<f32> {
   return 0.5 * (1.0 + t) + 0.5 * x * dt;
 }
 
-fn store(m: u32, n: u32, value: vec4<f32>) {
+fn store(part: u32, m: u32, n: u32, value: vec4<f32>) {
   if (m >= M || n >= N) {
     return;
   }
-  let i = (m * LDO + n) / 4u;
+  let i = ((part * M + m) * LDO + n) / 4u;
   var s = value;
   if (BIAS) {
     s += bias[n / 4u];
@@ -146,13 +150,15 @@ fn multiply(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
   var c6_0 = vec4<f32>(); var c6_1 = vec4<f32>();
   var c7_0 = vec4<f32>(); var c7_1 = vec4<f32>();
 
-  var a0 = vector_of_a(lane, tile_row, 0u);
-  var a1 = vector_of_a(lane + 128u, tile_row, 0u);
-  var b0 = vector_of_b(lane, 0u, tile_column);
-  var b1 = vector_of_b(lane + 128u, 0u, tile_column);
-  var b2 = vector_of_b(lane + 256u, 0u, tile_column);
-  var b3 = vector_of_b(lane + 384u, 0u, tile_column);
-  for (var k = 0u; k < K; k += TILE_K) {
+  let start = group.z * PART;
+  let end = min(K, start + PART);
+  var a0 = vector_of_a(lane, tile_row, start);
+  var a1 = vector_of_a(lane + 128u, tile_row, start);
+  var b0 = vector_of_b(lane, start, tile_column);
+  var b1 = vector_of_b(lane + 128u, start, tile_column);
+  var b2 = vector_of_b(lane + 256u, start, tile_column);
+  var b3 = vector_of_b(lane + 384u, start, tile_column);
+  for (var k = start; k < end; k += TILE_K) {
     workgroupBarrier();
     keep_a(lane, a0);
     keep_a(lane + 128u, a1);
@@ -162,7 +168,7 @@ fn multiply(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     keep_b(lane + 384u, b3);
     workgroupBarrier();
     let next = k + TILE_K;
-    if (next < K) {
+    if (next < end) {
       a0 = vector_of_a(lane, tile_row, next);
       a1 = vector_of_a(lane + 128u, tile_row, next);
       b0 = vector_of_b(lane, next, tile_column);
@@ -185,12 +191,12 @@ fn multiply(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
       c7_0 = fma(vec4<f32>(x1.w), y0, c7_0); c7_1 = fma(vec4<f32>(x1.w), y1, c7_1);
     }
   }
-  store(m + 0u, n, c0_0); store(m + 0u, n + 64u, c0_1);
-  store(m + 1u, n, c1_0); store(m + 1u, n + 64u, c1_1);
-  store(m + 2u, n, c2_0); store(m + 2u, n + 64u, c2_1);
-  store(m + 3u, n, c3_0); store(m + 3u, n + 64u, c3_1);
-  store(m + 32u, n, c4_0); store(m + 32u, n + 64u, c4_1);
-  store(m + 33u, n, c5_0); store(m + 33u, n + 64u, c5_1);
-  store(m + 34u, n, c6_0); store(m + 34u, n + 64u, c6_1);
-  store(m + 35u, n, c7_0); store(m + 35u, n + 64u, c7_1);
+  store(group.z, m + 0u, n, c0_0); store(group.z, m + 0u, n + 64u, c0_1);
+  store(group.z, m + 1u, n, c1_0); store(group.z, m + 1u, n + 64u, c1_1);
+  store(group.z, m + 2u, n, c2_0); store(group.z, m + 2u, n + 64u, c2_1);
+  store(group.z, m + 3u, n, c3_0); store(group.z, m + 3u, n + 64u, c3_1);
+  store(group.z, m + 32u, n, c4_0); store(group.z, m + 32u, n + 64u, c4_1);
+  store(group.z, m + 33u, n, c5_0); store(group.z, m + 33u, n + 64u, c5_1);
+  store(group.z, m + 34u, n, c6_0); store(group.z, m + 34u, n + 64u, c6_1);
+  store(group.z, m + 35u, n, c7_0); store(group.z, m + 35u, n + 64u, c7_1);
 }

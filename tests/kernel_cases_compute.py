@@ -1,4 +1,4 @@
-"""Matrices, rows and attention on odd shapes: 1, primes, sizes beside those of every tile, the presets' own."""
+"""Matrices, rows and attention on odd shapes: 1, primes, sizes beside those of every tile, and presets'."""
 
 from __future__ import annotations
 
@@ -22,20 +22,37 @@ def stored(rows: int, columns: int, stride: int) -> np.ndarray:
 
 
 def matmul_case(
-    M: int, N: int, K: int, transposes: str, *epilogues: str, pads: tuple[int, int, int] = (0, 0, 0)
+    M: int,
+    N: int,
+    K: int,
+    transposes: str,
+    *epilogues: str,
+    pads: tuple[int, int, int] = (0, 0, 0),
+    part: int = 0,
 ) -> None:
-    """`transposes` has two of N and T, for a and b; `pads` widens the rows of a, b and out."""
+    """`transposes` has two of N and T, for a and b; `pads` widens the rows of a, b and out; with `part`, each
+    such part of K gives a product of its own.
+    """
     ta, tb = (letter == "T" for letter in transposes)
     lda, ldb, ldo = ((M if ta else K) + pads[0], (K if tb else N) + pads[1], N + pads[2])
     fits = matmul.fitting(M, N, K, lda, ldb, ldo, ta, tb)
-    span = (M - 1) * ldo + N
+    parts = -(-K // part) if part else 1
+    span = (parts * M - 1) * ldo + N
     uses_aux = "GELU_BACKWARD" in epilogues or "RESIDUAL" in epilogues
     flags = {"TRANSPOSE_A": ta, "TRANSPOSE_B": tb} | {name: name in epilogues for name in EPILOGUES}
     case(
         "matmul.multiply",
-        "-".join([transposes, f"{M}x{N}x{K}", *epilogues, *(["strided"] if any(pads) else [])]),
-        lambda variant: matmul.grid(variant, M, N),
-        {"M": M, "N": N, "K": K, "LDA": lda, "LDB": ldb, "LDO": ldo, **flags},
+        "-".join(
+            [
+                transposes,
+                f"{M}x{N}x{K}",
+                *epilogues,
+                *(["strided"] if any(pads) else []),
+                *([f"{parts}parts"] if part else []),
+            ]
+        ),
+        lambda variant: (*matmul.grid(variant, M, N)[:2], parts),
+        {"M": M, "N": N, "K": K, "LDA": lda, "LDB": ldb, "LDO": ldo, "PART": part or K, **flags},
         {
             "a": stored(K, M, lda) if ta else stored(M, K, lda),
             "b": stored(N, K, ldb) if tb else stored(K, N, ldb),
@@ -46,7 +63,7 @@ def matmul_case(
             "out": normal(span) if "ADD" in epilogues else poisoned(span),
             "extra": poisoned(span) if "GELU" in epilogues else None,
         },
-        only=lambda variant: fits.get(variant, True),
+        only=lambda variant: variant == "matmul_tiled" if part else fits.get(variant, True),
     )
 
 
@@ -61,6 +78,7 @@ for _transposes in ("NN", "NT", "TN"):
     ):
         matmul_case(*_size, _transposes)
     matmul_case(36, 20, 16, _transposes, "ADD", pads=(8, 4, 12))
+    matmul_case(68, 132, 100, _transposes, part=48)
 matmul_case(5, 3, 2, "TT")
 matmul_case(64, 128, 16, "NN")  # one tile of the largest kind, exactly
 matmul_case(64, 128, 17, "TN")

@@ -8,12 +8,15 @@ import re
 import numpy as np
 import pytest
 from kernel_cases import CASES
-from kernel_runs import Case, assert_close, run, variants_of
+from kernel_runs import Case, assert_arrays_close, assert_close, run, variants_of
+from kernel_table import normal
 
 from trainer import kernels
 from trainer.devices import Device
 from trainer.devices.native import NativeDevice
 from trainer.devices.reference import twin
+from trainer.ops.matmul import matmul
+from trainer.plan import Plan
 
 BY_VARIANT = [
     pytest.param(case, variant, id=f"{case.name}-{variant}") for case in CASES for variant in case.variants
@@ -36,6 +39,30 @@ def test_reference_in_float32_agrees_with_float64(
     variant = case.kernel.split(".")[0]
     expected = asyncio.run(run(reference64, case, variant))[0]
     assert_close(case, asyncio.run(run(reference32, case, variant))[0], expected)
+
+
+@pytest.mark.parametrize("add", [False, True])
+def test_a_long_product_is_made_in_parts(add: bool, device: Device) -> None:
+    """A gradient of weights: few outputs, long sums."""
+    M, N, K = 68, 132, 1100
+    plan = Plan(kernels.Tuning(pinned={"matmul": "matmul_tiled"}))
+    a, b = plan.tensor("a", (K, M), role="state"), plan.tensor("b", (K, N), role="state")
+    out = plan.tensor("out", (M, N), role="state")
+    with plan.program("product"):
+        matmul(plan, a, b, out, (M, N, K), transpose_a=True, add=add)
+    plan.finish()
+    assert [dispatch.grid[2] for dispatch in plan.programs["product"].dispatches] == [4, 1]
+    values = {tensor: normal(*tensor.shape) for tensor in (a, b, out)}
+
+    async def go() -> np.ndarray:
+        executable = await device.compile(plan)
+        for tensor, value in values.items():
+            await executable.write(tensor, value.tobytes())
+        executable.run(["product"])
+        return np.frombuffer(await executable.read(out), np.float32)
+
+    expected = values[a].T.astype(np.float64) @ values[b] + (values[out] if add else 0)
+    assert_arrays_close("out", asyncio.run(go()), expected.ravel().astype(np.float32))
 
 
 # ---------------------------------------------------------------- completeness

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from trainer.ops import column_sum
-from trainer.plan import Grid, Plan, Tape, Tensor
+from trainer.plan import MAX_BINDING, Grid, Plan, Tape, Tensor, round_up
+
+BUSY = 512  # workgroups of the tiled variant that keep a large GPU busy
+MAX_PARTS = 16
+LEAST_PART = 256  # columns of op(a) that are worth a part of their own
 
 
 def matmul(
@@ -32,10 +36,18 @@ def matmul(
     lda, ldb, ldo = strides or (M if transpose_a else K, K if transpose_b else N, N)
     assert gelu_of is None or residual is None, "both would be bound as `aux`"
     variant = plan.tuning.choose("matmul", fitting(M, N, K, lda, ldb, ldo, transpose_a, transpose_b))
+    columns, rows, _ = grid(variant, M, N)
+    part = K
+    if variant == "matmul_tiled" and ldo == N and not (bias or gelu_keep or gelu_of or residual):
+        part = part_of(M, N, K, rows * columns)
+    parts = -(-K // part)
+    whole, whole_add = out, add
+    if parts > 1:
+        out, add = plan.activation("partial_products", (parts, M * N)), False
     plan.dispatch(
         "matmul.multiply",
         variant=variant,
-        grid=grid(variant, M, N),
+        grid=(columns, rows, parts),
         constants={
             "M": M,
             "N": N,
@@ -50,6 +62,7 @@ def matmul(
             "GELU_BACKWARD": gelu_of is not None,
             "RESIDUAL": residual is not None,
             "ADD": add,
+            "PART": part,
         },
         a=a,
         b=b,
@@ -58,6 +71,8 @@ def matmul(
         out=out,
         extra=gelu_keep,
     )
+    if parts > 1:
+        column_sum.total(plan, out, whole, add=whole_add)
 
 
 def fitting(
@@ -68,6 +83,12 @@ def fitting(
     vectors = vectors and not (transpose_a and transpose_b)
     vectors = vectors and M >= 4
     return {"matmul_tiled": vectors, "matmul_direct": vectors}
+
+
+def part_of(M: int, N: int, K: int, tiles: int) -> int:
+    """How much of K a workgroup of the tiled variant sums up, where its `tiles` alone leave a GPU idle."""
+    parts = min(MAX_PARTS, BUSY // tiles, K // LEAST_PART, MAX_BINDING // (4 * M * N))
+    return round_up(-(-K // parts), 16) if parts > 1 else K
 
 
 def grid(variant: str, M: int, N: int) -> Grid:
