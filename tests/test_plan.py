@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,20 @@ def described(program: Program, plan: Plan) -> list[str]:
         + " ".join(f"{name}={t.name}@{plan.place(t)}" for name, t in d.bindings.items())
         for d in program.dispatches
     ]
+
+
+def test_software_renderers_get_no_loop_that_they_would_cut_short() -> None:
+    """Mesa's leaves a thread's loops after 65,535 iterations: see trainer.kernels.LOOP_LIMIT."""
+    assert {"attention", "cross_entropy"} <= variants_used(everything("nano", software=True))
+    used = variants_used(everything("gpt2", software=True))
+    assert {"attention_tiled", "cross_entropy_rows"} <= used
+    nano = PRESETS["nano"]
+    with pytest.raises(DeviceError, match="--batch"):
+        build(nano.model, train=replace(nano.train, batch=1024), tokens=100_000)
+
+
+def variants_used(model: Model) -> set[str]:
+    return {dispatch.variant for dispatch in every_dispatch(model.plan)}
 
 
 def test_plans_are_deterministic() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from trainer.errors import DeviceError
+from trainer.kernels import LOOP_LIMIT
 from trainer.plan import MAX_BINDING, Plan, Tape, Tensor, linear_grid
 
 
@@ -17,9 +19,18 @@ def table_parts(table: Tensor) -> Iterator[tuple[int, int, Tensor]]:
 
 
 def embedding(tape: Tape, tokens: Tensor, token_table: Tensor, position_table: Tensor) -> Tensor:
-    """token_table[tokens] + position_table[t]: tokens (B, T) → (B·T, C)."""
+    """token_table[tokens] + position_table[t]: tokens (B, T) → (B·T, C).
+
+    Raises DeviceError for more rows than a software renderer's loops can count; the gradients of weights, of
+    biases and of this table are sums over all rows.
+    """
     plan = tape.plan
     N, T, C = tokens.size, tokens.shape[1], token_table.shape[1]
+    if plan.tuning.software and N >= LOOP_LIMIT:
+        raise DeviceError(
+            f"a batch of {N:,} tokens is over what a software renderer computes right, {LOOP_LIMIT - 1:,}",
+            "choose a smaller --batch; more --accumulate keeps the step's size",
+        )
     out = plan.activation("embedding", (N, C))
     grid = linear_grid(-(-N * C // 64))
     for first, count, part in table_parts(token_table):
