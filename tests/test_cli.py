@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_tools import (
+from cli_tools import ROOT, (
     Cli,
     everything_in,
     run,
@@ -91,12 +93,12 @@ def test_failure_of_the_machine_is_code_1_in_one_line(cli: Cli, monkeypatch: pyt
 
 
 def test_reader_that_leaves_early_is_no_error() -> None:
-    process = start("corpus", "--list")
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    assert (process.wait(60), process.stderr.read()) == (1, "")
-    process.stderr.close()
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = [sys.executable, "-m", "trainer", "corpus", "--list"]
+    process = subprocess.run(program, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, timeout=60, check=False)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (1, b"")
 
 
 # devices, budget
