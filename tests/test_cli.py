@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_tools import ROOT, (
+from cli_tools import (
+    ROOT,
     Cli,
     everything_in,
     run,
-    start,
 )
 from raw_server import ALICE, ALICE_BODY, serving
 
@@ -96,7 +96,7 @@ def test_reader_that_leaves_early_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     program = [sys.executable, "-m", "trainer", "corpus", "--list"]
-    process = subprocess.run(program, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, timeout=60, check=False)
+    process = subprocess.run(program, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, timeout=60)
     os.close(writer)
     assert (process.returncode, process.stderr) == (1, b"")
 
