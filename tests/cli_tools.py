@@ -1,7 +1,4 @@
-"""Running the command line in tests: in this process, or as the program that a user starts.
-
-A pytest plugin too, for its fixtures: pytest_plugins = ("cli_tools",)
-"""
+"""Running the command line in tests: in this process, or as the program that a user starts."""
 
 from __future__ import annotations
 
@@ -139,23 +136,3 @@ def weights(run: Path) -> bytes:
 def everything_in(folder: Path) -> list[str]:
     """All files and folders below `folder`."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(capsys)
-
-
-@pytest.fixture(scope="session")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text file that is long enough for TINY."""
-    return write_story(tmp_path_factory.mktemp("story") / "story.txt")
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, story: Path) -> Path:
-    """A run of TINY and STEPS on `story` that is done. Tests leave it as it is."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    result = run("train", "--sources", story, "--out", folder, *TINY, *STEPS)
-    assert (result.code, result.err) == (0, "")
-    return folder

@@ -17,7 +17,7 @@ from raw_server import FAULTS, OZ, OZ_BODY, SILENT_FAULTS, Answer, GitHub, servi
 from trainer import checkpoint, corpus, gutenberg
 from trainer.gutenberg import Retry
 
-pytest_plugins = ("cli_tools",)
+pytest_plugins = ("cli_fixtures",)
 
 
 @pytest.fixture

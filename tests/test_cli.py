@@ -31,7 +31,7 @@ from trainer.report import validate
 from trainer.runtime import Runtime
 from trainer.tokenizer import Tokenizer
 
-pytest_plugins = ("cli_tools",)
+pytest_plugins = ("cli_fixtures",)
 
 
 # Help.

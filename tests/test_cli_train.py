@@ -37,7 +37,7 @@ from trainer.cli.run_folder import Log
 from trainer.config import PRESETS, ModelConfig
 from trainer.events import Notice, Progress, RunEnded, RunStarted, Sample, Step, from_json
 
-pytest_plugins = ("cli_tools",)
+pytest_plugins = ("cli_fixtures",)
 
 STARTED = RunStarted(0, 100, 1000, 64, 1e9, {}, {}, {"name": "a device"}, 10, 10, "", 0.0)
 
