@@ -80,8 +80,8 @@ for _transposes in ("NN", "NT", "TN"):
     matmul_case(36, 20, 16, _transposes, "ADD", pads=(8, 4, 12))
     matmul_case(68, 132, 100, _transposes, part=48)
 matmul_case(5, 3, 2, "TT")
-matmul_case(64, 128, 16, "NN")  # one tile of the largest kind, exactly
-matmul_case(64, 128, 17, "TN")
+matmul_case(128, 64, 16, "NN")  # one tile of the largest kind, exactly
+matmul_case(128, 64, 17, "TN")
 matmul_case(1, 144, 48, "NN", "BIAS")  # decoding with nano
 matmul_case(130, 144, 48, "NN", "BIAS")  # nano's qkv
 matmul_case(70, 192, 48, "NN", "BIAS", "GELU")

@@ -93,7 +93,7 @@ def part_of(M: int, N: int, K: int, tiles: int) -> int:
 
 def grid(variant: str, M: int, N: int) -> Grid:
     """Workgroups of a variant for an M × N output."""
-    rows, columns = {"matmul": (8, 16), "matmul_direct": (64, 64), "matmul_tiled": (64, 128)}[variant]
+    rows, columns = {"matmul": (8, 16), "matmul_direct": (64, 64), "matmul_tiled": (128, 64)}[variant]
     return -(-N // columns), -(-M // rows), 1
 
 
