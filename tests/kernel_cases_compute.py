@@ -73,12 +73,12 @@ for _transposes in ("NN", "NT", "TN"):
         (1, 13, 7),
         (17, 19, 5),
         (4, 4, 4),
-        (68, 132, 36),
+        (132, 68, 36),
         (67 + (_transposes == "TN"), 12, 8),
     ):
         matmul_case(*_size, _transposes)
     matmul_case(36, 20, 16, _transposes, "ADD", pads=(8, 4, 12))
-    matmul_case(68, 132, 100, _transposes, part=48)
+    matmul_case(132, 68, 100, _transposes, part=48)
 matmul_case(5, 3, 2, "TT")
 matmul_case(128, 64, 16, "NN")  # one tile of the largest kind, exactly
 matmul_case(128, 64, 17, "TN")
@@ -93,7 +93,7 @@ matmul_case(9, 256, 768, "NT")
 matmul_case(9, 768, 256, "NN", "BIAS", "GELU", "RESIDUAL", "ADD")
 matmul_case(7, 5, 3, "NN", "BIAS", "GELU", "RESIDUAL", "ADD")
 matmul_case(7, 5, 3, "NT", "GELU_BACKWARD", "ADD")
-matmul_case(600, 260, 12, "NN")  # more rows of tiles than are grouped together
+matmul_case(1100, 132, 12, "NN")  # more rows of tiles than are grouped together
 
 
 # ---------------------------------------------------------------- rows
