@@ -127,14 +127,15 @@ fn add_four_b(row: ptr<function, Row>, weights: vec4<f32>, at: u32) {
   }
 }
 
-// The row of a thread where long rows come first, so that the last workgroups to start are the shortest
-fn row_from_last(group: u32, lane: u32) -> u32 {
-  return ((T + ROWS - 1u) / ROWS - 1u - group) * ROWS + lane;
+// The first row of a workgroup where long rows come first, so that the last workgroups to start are the shortest
+fn rows_from_last(group: u32) -> u32 {
+  return ((T + ROWS - 1u) / ROWS - 1u - group) * ROWS;
 }
 
 @compute @workgroup_size(64)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let t = row_from_last(group.x, lane);
+  let first_row = rows_from_last(group.x);
+  let t = first_row + lane;
   let head = group.y / NH * T * 3u * C + group.y % NH * HS;
   var q: Row;
   var sum_v: Row;
@@ -144,7 +145,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
   }
   var largest = -3.0e38;
   var sum = 0.0;
-  for (var first = 0u; first < min(T, t - lane + ROWS); first += TILE) {
+  for (var first = 0u; first < min(T, first_row + ROWS); first += TILE) {
     workgroupBarrier();
     load_keys_and_values(head + C, first, lane);
     workgroupBarrier();
@@ -182,7 +183,8 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
 
 @compute @workgroup_size(64)
 fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let t = row_from_last(group.x, lane);
+  let first_row = rows_from_last(group.x);
+  let t = first_row + lane;
   let row = group.y / NH * T + min(t, T - 1u);
   let channel = group.y % NH * HS;
   var q: Row;
@@ -195,7 +197,7 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
   }
   let own_lse = kept[group.y * T + min(t, T - 1u)];
   let own_delta = deltas[group.y * T + min(t, T - 1u)];
-  for (var first = 0u; first < min(T, t - lane + ROWS); first += TILE) {
+  for (var first = 0u; first < min(T, first_row + ROWS); first += TILE) {
     workgroupBarrier();
     load_keys_and_values(group.y / NH * T * 3u * C + channel + C, first, lane);
     workgroupBarrier();

@@ -114,7 +114,7 @@ fn choose(@builtin(local_invocation_index) lane: u32) {
           nucleus |= bit;
         }
       }
-      threshold = max(threshold, nucleus);
+      threshold = nucleus;  // never below top-k's, where the share is all of what remains
     }
     // Lane by lane: each holds a run of neighbouring tokens
     let run = (V + LANES - 1u) / LANES;

@@ -156,7 +156,7 @@ for _N, _first in ((1, 0), (65, 7), (1031, 2**31)):
     _fill = {"N": _N, "VALUE": 1 / 3}
     case("random.fill", f"{_N}", linear_grid(-(-_N // 64)), _fill, {}, {"out": poisoned(_N)}, exact=True)
 
-for _B, _T, _tokens_in_all in ((1, 1, 2), (5, 7, 1000), (3, 64, 65_537)):
+for _B, _T, _tokens_in_all in ((1, 1, 2), (5, 7, 1000), (3, 64, 65_537), (2, 16, 1_000_003)):
     _starts = _tokens_in_all - _T
     for _first, _count in {(0, _starts), (_starts // 4, -(-_starts // 2))}:
         case(
