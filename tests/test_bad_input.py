@@ -78,6 +78,7 @@ def test_model_that_does_not_fit(flags: list[str], cli: Cli, out: Path, story: P
         (["--steps", "ten"], "argument --steps: 'ten' is not a whole number"),
         (["--steps", "-3"], "argument --steps: '-3' is not a whole number"),
         (["--learning-rate", "nan"], "argument --learning-rate: 'nan' is not a number from 0 up"),
+        (["--learning-rate", "inf"], "argument --learning-rate: 'inf' is not a number from 0 up"),
         (["--batch", "0"], "batch is 0: give --batch a value above 0"),
         (["--beta1", "2"], "beta1 is 2.0: give --beta1 a value from 0 to 1"),
         (["--validation-share", "1"], "validation share is 1.0: choose a share between 0 and 1"),

@@ -30,7 +30,7 @@ from trainer.cli.run_folder import created
 from trainer.cli.texts import TextConfig, add_sources, load_split, load_with_tokenizer
 from trainer.config import ModelConfig, from_dict
 from trainer.corpus import Document
-from trainer.devices import Device, check_fits, open_device
+from trainer.devices import Device, open_device
 from trainer.errors import CheckpointError, ConfigError
 from trainer.evaluate import TextScore, bits_per_byte
 from trainer.events import Reader
@@ -185,7 +185,6 @@ async def scores(
 
 async def _runtime(device: Device, model: ModelConfig, weights: dict[str, TensorData], batch: int) -> Runtime:
     built = build(model, evaluation_batch=batch, tuning=device.info.tuning)
-    check_fits(built.plan, device.info)
     runtime = await Runtime.open(device, built)
     await runtime.load(weights)
     return runtime

@@ -9,7 +9,7 @@ from pathlib import Path
 from trainer.cli.options import add_device, add_flags, given
 from trainer.cli.texts import load_with_tokenizer
 from trainer.config import SampleConfig
-from trainer.devices import check_fits, open_device
+from trainer.devices import open_device
 from trainer.errors import ConfigError
 from trainer.generate import stream_text
 from trainer.model import build
@@ -47,7 +47,6 @@ async def main(args: argparse.Namespace) -> int:
     loaded, tokenizer = load_with_tokenizer(args.checkpoint, args.tokenizer)
     device = await open_device(args.device)
     model = build(loaded.model, generate=True, tuning=device.info.tuning)
-    check_fits(model.plan, device.info)
     runtime = await Runtime.open(device, model)
     await runtime.load(loaded.weights)
     async for piece in stream_text(runtime, tokenizer, prompt, config):
