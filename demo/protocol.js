@@ -1,0 +1,62 @@
+// What the page and its worker say to each other: every message that there is.
+//
+// The page sends commands; each has an `id` and gets one reply, {reply: id, result} or {reply: id, error}.
+// In between and at any time the worker sends events. Trainer events are those of trainer/events.py, as
+// `to_json` writes them ({event: "step", step, loss, ...}); the ones below are the page's own.
+// demo/protocol.py holds the same lists for the Python side, and a test holds the two together.
+
+/** Command → the fields that it takes (beside `command` and `id`), and what its reply holds. */
+export const COMMANDS = {
+  // Boots Python and opens the GPU at the same time. Reply: {version, device: Device | null, problem: string}
+  boot: ["base", "manifest"],
+  // Measures f32 matmul for about 0.3 s. Reply: {gflops}
+  measure: [],
+  // sources: [{kind: "books"} | {kind: "gutenberg", name} | {kind: "text", title, text}]
+  // Reply: {documents: [{title, author, bytes, words, licence, source, split}], preview: string}
+  load: ["sources"],
+  // The beginning of a document. Reply: {text}
+  preview: ["index"],
+  // The books that can be fetched. Reply: {books: [{id, repo, title, author, bytes}]}
+  library: [],
+  // Trains BPE; merges come as `merge` events, at most four times a second. Reply: {vocab, seconds}
+  train_tokenizer: ["vocab"],
+  // Reply: {tokens: [{id, text}]} (bytes that are no text are shown as ·)
+  try_tokenizer: ["text"],
+  // Reply: {train_tokens, validation_tokens, bytes_per_token, unigram_entropy, frequent: [{text, count}]}
+  tokenize: [],
+  // model, train: fields of ModelConfig and TrainConfig, or {preset}. Reply: Budget, or {error} for bad fields
+  estimate: ["model", "train"],
+  // Begins (or with `run` continues) training. Reply when it has begun: {run, step}
+  train: ["model", "train", "run"],
+  // Reply when no step is under way any more: {step}
+  pause: [],
+  resume: [],
+  stop: [],
+  // Tokens come as `token` events. Reply at the end: {count, stopped}
+  generate: ["prompt", "config"],
+  stop_generating: [],
+  // Bits per byte with baselines, and BLiMP pairs. Reply: the report, as trainer/report.py makes it
+  evaluate: [],
+  // The kept runs. Reply: {runs: [{name, title, step, steps, loss, bytes, date}], quota: {used, available}}
+  runs: [],
+  open_run: ["run"],
+  rename_run: ["run", "title"],
+  delete_run: ["run"],
+  // Reply: {zip: Uint8Array, name}; import takes the same bytes
+  export_run: ["run"],
+  import_run: ["zip"],
+  // Saves now, as on hiding the page. Reply: {step}
+  save: [],
+};
+
+/** Event → its fields. These come beside the trainer's own events. */
+export const EVENTS = {
+  // Loading Python: bytes that have arrived
+  loading: ["done", "total"],
+  // The newest merges of the tokenizer: [{left, right, token}] as text
+  merge: ["count", "total", "newest", "bytes_per_token"],
+  // One generated token; alternatives: [{text, probability}], the five likeliest
+  token: ["id", "text", "probability", "alternatives"],
+  // The GPU was lost, Python stopped, storage is full, ...: what, and whether the run can go on
+  trouble: ["kind", "title", "note", "details"],
+};
