@@ -1,0 +1,338 @@
+// The browser's GPU for the trainer: buffers, pipelines and bind groups are made once from a flat plan, then
+// replayed. demo/device.py is the Python side; what is slow through Pyodide (a call a dispatch) happens here.
+//
+//     const gpu = await openGpu();                  // or a GpuError with `problem` and `remedy`
+//     const replay = await gpu.compile(json, (done, total) => ...);
+//     replay.run("micro update", 0); await replay.read(buffer, offset, bytearray); replay.close();
+//
+// When the device is lost, `gpu.lost` resolves and every later call throws a GpuError of the kind "lost".
+
+const STAGING_KEPT = 1 << 20; // bytes; larger staging buffers are given back after use
+const WRITE_CHUNK = 16 << 20; // bytes of one queue.writeBuffer
+const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|software|basic render|\bwarp\b/i;
+
+/** What was wrong and what to do about it. Python makes one of the trainer's errors of it. */
+export class GpuError extends Error {
+  /** @param {"none" | "lost" | "memory" | "failed"} kind @param {string} problem @param {string} remedy */
+  constructor(kind, problem, remedy = "") {
+    super(remedy ? `${problem}: ${remedy}` : problem);
+    this.name = "GpuError";
+    this.kind = kind;
+    this.problem = problem;
+    this.remedy = remedy;
+  }
+}
+
+/**
+ * The best GPU there is: a fast one, any, a software renderer. It is asked for WebGPU's default limits and no
+ * feature, so that the page plans what a native run plans.
+ * @param {(message: string) => void} onProblem  told of errors that no call of ours can throw
+ * @returns {Promise<Gpu>}
+ */
+export async function openGpu(onProblem = console.error) {
+  if (!navigator.gpu) {
+    throw new GpuError("none", "this browser has no WebGPU", "use a current Chrome, Edge, Safari or Firefox");
+  }
+  for (const options of [{ powerPreference: "high-performance" }, {}, { forceFallbackAdapter: true }]) {
+    const adapter = await navigator.gpu.requestAdapter(options);
+    if (!adapter) continue;
+    try {
+      return new Gpu(adapter, await adapter.requestDevice(), onProblem);
+    } catch (error) {
+      throw new GpuError("none", `the GPU gives no device (${error.message})`, "restart the browser");
+    }
+  }
+  throw new GpuError(
+    "none",
+    "the browser offers no GPU to this page",
+    "update the graphics driver, or turn on hardware acceleration in the browser's settings",
+  );
+}
+
+/** @param {GPUAdapter} adapter @param {GPUDevice} device */
+function describe(adapter, device) {
+  const info = adapter.info;
+  const parts = [info.vendor, info.architecture].filter(Boolean);
+  const name = info.description || info.device || parts.join(" ") || "unnamed GPU";
+  const fallback = info.isFallbackAdapter ?? adapter.isFallbackAdapter ?? false;
+  const software = fallback || SOFTWARE.test([name, ...parts].join(" "));
+  const limits = {};
+  for (const limit in device.limits) {
+    limits[limit.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)] = device.limits[limit];
+  }
+  return {
+    name,
+    backend: "WebGPU",
+    kind: software ? "CPU" : "GPU",
+    software,
+    driver: parts.join(" "),
+    features: [...adapter.features].sort(),
+    limits,
+  };
+}
+
+/** A device, and what is known of it. */
+export class Gpu {
+  /** @param {GPUAdapter} adapter @param {GPUDevice} device @param {(message: string) => void} onProblem */
+  constructor(adapter, device, onProblem) {
+    this.device = device;
+    this.info = describe(adapter, device);
+    /** @type {GpuError | null} why nothing works any more */
+    this.failure = null;
+    /** @type {Promise<GpuError>} */
+    this.lost = device.lost.then(({ reason, message }) => {
+      const why = message || reason || "no reason given";
+      this.failure = new GpuError("lost", `the GPU was lost (${why})`, "continue from the last save");
+      return this.failure;
+    });
+    device.addEventListener("uncapturederror", ({ error }) => {
+      const kind = error instanceof GPUOutOfMemoryError ? "memory" : "failed";
+      this.failure ??= new GpuError(kind, `the GPU reports an error (${error.message})`, "reload the page");
+      onProblem(error.message);
+    });
+  }
+
+  /** `info` as JSON, which Python reads without proxies. */
+  describe() {
+    return JSON.stringify(this.info);
+  }
+
+  /** Throws if the device is lost or has gone wrong: what it computes from then on is no result. */
+  check() {
+    if (this.failure) throw this.failure;
+  }
+
+  /** `promise`, or the reason why the device is of no use. */
+  async settled(promise) {
+    try {
+      const value = await promise;
+      this.check();
+      return value;
+    } catch (error) {
+      // What fails with the device may be told before the loss itself.
+      await Promise.race([this.lost, new Promise((resolve) => setTimeout(resolve, 100))]);
+      this.check();
+      throw error;
+    }
+  }
+
+  /**
+   * Makes buffers (zeroed), pipelines and bind groups.
+   * @param {string} json  {buffers: [bytes], pipelines: [{kernel, entry, code}],
+   *     groups: [{pipeline, entries: [[binding, buffer, offset, size]]}],
+   *     programs: {name: [pipeline, group, x, y, z, ...]}}
+   * @param {(done: number, total: number) => void} progress
+   * @returns {Promise<Replay>}
+   */
+  async compile(json, progress) {
+    this.check();
+    const plan = JSON.parse(json);
+    const buffers = await this.allocate(plan.buffers);
+    try {
+      const pipelines = await this.pipelines(plan.pipelines, progress);
+      const groups = plan.groups.map(({ pipeline, entries }) =>
+        this.device.createBindGroup({
+          layout: pipelines[pipeline].getBindGroupLayout(0),
+          entries: entries.map(([binding, buffer, offset, size]) => ({
+            binding,
+            resource: { buffer: buffers[buffer], offset, size },
+          })),
+        }),
+      );
+      return new Replay(this, buffers, pipelines, groups, plan.programs);
+    } catch (error) {
+      for (const buffer of buffers) buffer.destroy();
+      throw error;
+    }
+  }
+
+  /** @param {number[]} sizes @returns {Promise<GPUBuffer[]>} */
+  async allocate(sizes) {
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    this.device.pushErrorScope("validation");
+    this.device.pushErrorScope("out-of-memory");
+    const buffers = sizes.map((size) => this.device.createBuffer({ size, usage }));
+    const errors = await this.settled(
+      Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]),
+    );
+    const error = errors.find(Boolean);
+    if (error) {
+      for (const buffer of buffers) buffer.destroy();
+      const mib = Math.ceil(sizes.reduce((sum, size) => sum + size, 0) / 2 ** 20).toLocaleString("en");
+      throw new GpuError(
+        "memory",
+        `${this.info.name} cannot hold ${mib} MiB (${error.message})`,
+        "choose a smaller preset, batch or context",
+      );
+    }
+    return buffers;
+  }
+
+  /**
+   * @param {{kernel: string, entry: string, code: string}[]} modules
+   * @param {(done: number, total: number) => void} progress
+   * @returns {Promise<GPUComputePipeline[]>}
+   */
+  async pipelines(modules, progress) {
+    let done = 0;
+    // All at once: the browser compiles on several threads. And all to their end, even if one fails, as
+    // `progress` is Python's and must not be called any more once this has returned.
+    const results = await Promise.allSettled(
+      modules.map(async (module) => {
+        const pipeline = await this.pipeline(module);
+        progress(++done, modules.length);
+        return pipeline;
+      }),
+    );
+    const failed = results.find((result) => result.status === "rejected");
+    if (failed) throw failed.reason;
+    return results.map((result) => result.value);
+  }
+
+  /** @param {{kernel: string, entry: string, code: string}} module @returns {Promise<GPUComputePipeline>} */
+  async pipeline({ kernel, entry, code }) {
+    // The compiler's own words are asked for below; without a scope they would count as errors of the device.
+    this.device.pushErrorScope("validation");
+    const module = this.device.createShaderModule({ label: kernel, code });
+    const refused = this.device.popErrorScope();
+    const compute = { module, entryPoint: entry };
+    const made = this.device.createComputePipelineAsync({ label: kernel, layout: "auto", compute });
+    try {
+      return (await this.settled(Promise.all([made, refused])))[0];
+    } catch (error) {
+      if (error instanceof GpuError) throw error;
+      const { messages } = await module.getCompilationInfo();
+      const first = messages.find((message) => message.type === "error");
+      const what = first ? `line ${first.lineNum}: ${first.message}` : error.message;
+      throw new GpuError("failed", `the GPU refuses the kernel ${kernel} (${what})`, "update the browser");
+    }
+  }
+
+  /** Gives the device back. */
+  close() {
+    this.device.destroy();
+  }
+}
+
+/** A compiled plan. */
+export class Replay {
+  /**
+   * @param {Gpu} gpu @param {GPUBuffer[]} buffers @param {GPUComputePipeline[]} pipelines
+   * @param {GPUBindGroup[]} groups @param {Record<string, number[]>} programs
+   */
+  constructor(gpu, buffers, pipelines, groups, programs) {
+    this.gpu = gpu;
+    this.buffers = buffers;
+    this.pipelines = pipelines;
+    this.groups = groups;
+    this.programs = new Map(Object.entries(programs).map(([name, flat]) => [name, Int32Array.from(flat)]));
+    /** @type {Map<number, GPUBuffer[]>} free staging buffers by size */
+    this.staging = new Map();
+  }
+
+  /**
+   * Submits programs and returns at once.
+   * @param {string} names  separated by spaces
+   * @param {number} submitEvery  dispatches in one submit; 0: all
+   */
+  run(names, submitEvery = 0) {
+    this.gpu.check();
+    const { device } = this.gpu;
+    const every = submitEvery || Infinity;
+    let encoder = device.createCommandEncoder();
+    let pass = encoder.beginComputePass();
+    let current = -1;
+    let count = 0;
+    for (const name of names.split(" ")) {
+      const flat = this.programs.get(name);
+      if (!flat) throw new Error(`there is no program ${name}`);
+      for (let i = 0; i < flat.length; i += 5) {
+        if (count === every) {
+          pass.end();
+          device.queue.submit([encoder.finish()]);
+          encoder = device.createCommandEncoder();
+          pass = encoder.beginComputePass();
+          current = -1;
+          count = 0;
+        }
+        if (flat[i] !== current) {
+          current = flat[i];
+          pass.setPipeline(this.pipelines[current]);
+        }
+        pass.setBindGroup(0, this.groups[flat[i + 1]]);
+        pass.dispatchWorkgroups(flat[i + 2], flat[i + 3], flat[i + 4]);
+        count += 1;
+      }
+    }
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+  }
+
+  /**
+   * @param {number} buffer @param {number} offset  in bytes
+   * @param {import("pyodide/ffi").PyBuffer} data  any of Python's bytes-like objects
+   */
+  write(buffer, offset, data) {
+    this.gpu.check();
+    const view = data.getBuffer("u8");
+    try {
+      const { queue } = this.gpu.device;
+      for (let start = 0; start < view.data.length; start += WRITE_CHUNK) {
+        const chunk = view.data.subarray(start, start + WRITE_CHUNK);
+        queue.writeBuffer(this.buffers[buffer], offset + start, chunk);
+      }
+    } finally {
+      view.release();
+    }
+  }
+
+  /**
+   * Fills `data`, once the work submitted so far is done. The copy is queued before this returns.
+   * @param {number} buffer @param {number} offset  in bytes
+   * @param {import("pyodide/ffi").PyBuffer} data  a bytearray
+   */
+  async read(buffer, offset, data) {
+    this.gpu.check();
+    const { device } = this.gpu;
+    const size = data.length;
+    const staging = this.takeStaging(size);
+    const encoder = device.createCommandEncoder();
+    encoder.copyBufferToBuffer(this.buffers[buffer], offset, staging, 0, size);
+    device.queue.submit([encoder.finish()]);
+    await this.gpu.settled(staging.mapAsync(GPUMapMode.READ, 0, size));
+    const view = data.getBuffer("u8"); // not before: Python's memory moves when it grows
+    view.data.set(new Uint8Array(staging.getMappedRange(0, size)));
+    view.release();
+    staging.unmap();
+    this.giveStaging(staging);
+  }
+
+  /** Waits until all submitted work is done. */
+  async finish() {
+    this.gpu.check();
+    await this.gpu.settled(this.gpu.device.queue.onSubmittedWorkDone());
+  }
+
+  /** Gives the memory back. */
+  close() {
+    for (const buffer of [...this.buffers, ...[...this.staging.values()].flat()]) buffer.destroy();
+    this.buffers = this.pipelines = this.groups = [];
+    this.programs.clear();
+    this.staging.clear();
+  }
+
+  /** @param {number} bytes @returns {GPUBuffer} */
+  takeStaging(bytes) {
+    const size = Math.max(256, 2 ** Math.ceil(Math.log2(bytes)));
+    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+    const free = this.staging.get(size)?.pop();
+    return free ?? this.gpu.device.createBuffer({ size: size > STAGING_KEPT ? bytes : size, usage });
+  }
+
+  /** @param {GPUBuffer} staging */
+  giveStaging(staging) {
+    if (staging.size > STAGING_KEPT || !this.buffers.length) return staging.destroy();
+    if (!this.staging.has(staging.size)) this.staging.set(staging.size, []);
+    this.staging.get(staging.size).push(staging);
+  }
+}
