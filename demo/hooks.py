@@ -1,0 +1,71 @@
+"""MkDocs' hooks: the bundle becomes part of the site, the demo's markup of its page, and all pages get the
+Content-Security-Policy.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+from typing import Literal
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from demo import build
+from demo.policy import inline_scripts, policy, with_policy
+
+PLACE = "assets/tabula"  # of the bundle in the site; a folder of its version lies there
+MARKUP = Path(__file__).parent / "page" / "demo.html"
+MARK = "<!-- demo/page/demo.html -->"  # in docs/demo.md
+STYLES = ("page/vendor/uplot.css", "page/demo.css")
+SCRIPT = "page/demo.js"
+
+_state = {"command": "build", "version": ""}
+
+
+def on_startup(command: Literal["build", "gh-deploy", "serve"], dirty: bool) -> None:
+    _state["command"] = command
+
+
+def on_pre_build(config: MkDocsConfig) -> None:
+    """Makes the bundle if it is missing or stale; says what to run if it cannot be made."""
+    try:
+        folder = build.bundle_folder()
+    except build.BuildError as error:
+        raise PluginError(str(error)) from None
+    _state["version"] = folder.name
+    config.extra_css.extend(f"{PLACE}/{folder.name}/{name}" for name in STYLES if (folder / name).is_file())
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    folder = build.bundle_folder()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            place = f"{PLACE}/{folder.name}/{path.relative_to(folder).as_posix()}"
+            file = File.generated(config, place, abs_src_path=str(path))
+            file.dest_uri = place  # as it is, whatever MkDocs makes of files called .md
+            files.append(file)
+    return files
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Puts the demo's markup where its page names it, behind the module that brings it to life."""
+    if MARK not in content:
+        return content
+    up = posixpath.relpath(".", page.url or ".")
+    address = f"{up}/{PLACE}/{_state['version']}/{SCRIPT}"
+    script = f'<script type="module" src="{address}"></script>'
+    return content.replace(MARK, f"{MARKUP.read_text(encoding='utf-8')}\n{script}")
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Writes the policy into all pages; not under `mkdocs serve`, whose live reload is an inline script."""
+    if _state["command"] == "serve":
+        return
+    paths = [path for path in Path(config.site_dir).rglob("*.html") if PLACE not in path.as_posix()]
+    pages = {path: path.read_text(encoding="utf-8") for path in paths}
+    content = policy(script for page in pages.values() for script in inline_scripts(page))
+    for path, page in pages.items():
+        path.write_text(with_policy(page, content), encoding="utf-8")
