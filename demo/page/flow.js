@@ -1,0 +1,388 @@
+// What happens when: from Start to Evaluation, and all that the reader can do on the way.
+import { Trouble } from "./client.js";
+import { keep } from "./dom.js";
+import { broken, complete, MODEL_FIELDS, PRESETS, suited } from "./presets.js";
+import { initial, emptyRun, mark, outdate, reduce, STAGES } from "./state.js";
+import { HARMLESS, presetTitle, sourceTitle } from "./words.js";
+
+const PREPARATION = ["data", "tokenizer", "tokenize"];
+/** Answers of commands that something else has ended already, and has told about. */
+const QUIET = new Set(["ended", "crash", "stopped"]);
+const FREQUENT = new Set(["step", "merge", "token", "progress", "loading"]);
+
+export class Flow {
+  /** @param {{draw: (soon: boolean) => void}} page `draw(true)` may wait a moment */
+  constructor({ draw }) {
+    this.draw = draw;
+    this.state = initial();
+    this.client = null; // set by the page, which knows where the worker is
+    this.replay = null;
+    this.turn = 0; // raised by whatever makes an older way through the stages void
+    this.sources = [{ kind: "books" }];
+    this.losses = 0;
+    this.choose(keep.read("peak") ? suited(keep.read("peak"), false) : "micro");
+  }
+
+  // ---------------------------------------------------------------- messages
+
+  /** Events of the worker, or of the recording. */
+  receive(event) {
+    const { state } = this;
+    reduce(state, event);
+    if (event.event === "trouble") this.stopFor(event);
+    if (event.event === "run_started") {
+      mark(state, "train", "working");
+      for (const name of ["infer", "eval"]) mark(state, name, state.mode === "recorded" ? "unavailable" : "ready");
+    }
+    if (event.event === "saved") this.remember(event.step);
+    if (event.event === "run_ended") this.ended(event);
+    this.draw(FREQUENT.has(event.event));
+  }
+
+  /** A command and its answer, which the reducer gets too. */
+  async ask(command, fields = {}) {
+    const result = await this.client.send(command, fields);
+    reduce(this.state, { event: "answer", command, result, fields });
+    this.draw(false);
+    return result;
+  }
+
+  async boot() {
+    if (this.state.booted) return;
+    const result = await this.client.boot();
+    reduce(this.state, { event: "answer", command: "boot", result, fields: {} });
+    this.draw(false);
+  }
+
+  stopFor(trouble) {
+    const { state } = this;
+    if (HARMLESS.has(trouble.kind)) return;
+    this.turn++;
+    state.phase = "failed";
+    for (const name of STAGES) if (state.stages[name].status === "working") mark(state, name, "failed");
+    if (["lost", "lost_again", "crash"].includes(trouble.kind)) {
+      for (const name of ["infer", "eval"]) mark(state, name, "unavailable");
+      if (state.run.begun) mark(state, "train", "failed");
+    }
+    if (trouble.kind === "crash") state.booted = false;
+  }
+
+  /** An error that a command was answered with. Whatever has been ended on purpose is none. */
+  fail(error, stage = "") {
+    if (error instanceof Trouble && QUIET.has(error.kind)) return;
+    const { title = error.message, note = "", details = String(error.stack ?? ""), kind = "" } = error;
+    if (stage && STAGES.includes(stage)) mark(this.state, stage, "failed");
+    this.receive({ event: "trouble", kind, title, note, details });
+  }
+
+  // ---------------------------------------------------------------- the way through the stages
+
+  async start() {
+    const { state } = this;
+    if (state.rule) return;
+    Object.assign(state, { phase: "working", stage: "boot", offer: null, trouble: null, followed: true });
+    const turn = ++this.turn;
+    this.draw(false);
+    try {
+      await this.boot();
+      if (!state.peak) await this.stage(turn, "measure", () => this.ask("measure"));
+      keep.write("peak", state.device?.software ? null : state.peak);
+      for (const name of PREPARATION) {
+        if (state.stages[name].status !== "done") await this.stage(turn, name, () => this.work(name));
+      }
+      await this.stage(turn, "train", () => this.begin(""));
+    } catch (error) {
+      if (turn === this.turn) this.fail(error, state.stage);
+    }
+  }
+
+  /** One stage, once the one before is done and unless the reader paused. */
+  async stage(turn, name, work) {
+    const { state } = this;
+    state.next = name;
+    await this.gate;
+    if (turn !== this.turn) throw new Trouble({ kind: "ended", title: "stopped" });
+    state.stage = name;
+    if (STAGES.includes(name)) {
+      mark(state, name, "working");
+      if (state.followed) state.open = name;
+    }
+    this.draw(false);
+    await work();
+    if (turn !== this.turn) throw new Trouble({ kind: "ended", title: "stopped" });
+    if (PREPARATION.includes(name)) mark(state, name, "done");
+    this.draw(false);
+  }
+
+  async work(name) {
+    const { state } = this;
+    if (name === "data") return this.ask("load", { sources: this.sources });
+    if (name === "tokenizer") {
+      Object.assign(state, { merges: [], mergeCount: 0 });
+      return this.ask("train_tokenizer", { vocab: state.model.vocab });
+    }
+    return this.ask("tokenize");
+  }
+
+  /** Begins to train, or with the name of a run goes on with it. */
+  async begin(run) {
+    const { state } = this;
+    if (!run) {
+      state.run = Object.assign(emptyRun(), { unigram: state.tokens?.unigram_entropy ?? NaN, title: `${sourceTitle(state)}, ${presetTitle(state)}` });
+    }
+    await this.ask("train", { model: state.model, train: complete(state.train), run });
+    if (!run) this.client.send("rename_run", { run: state.run.name, title: state.run.title }).catch(() => {});
+  }
+
+  ended({ reason, detail }) {
+    const { state } = this;
+    if (reason === "failed") {
+      if (!state.trouble) this.receive({ event: "trouble", kind: "", title: "Training stopped", note: detail ?? "", details: "" });
+      return;
+    }
+    mark(state, "train", "done");
+    state.phase = "done";
+    if (state.mode === "live") {
+      this.remember(null);
+      if (reason === "finished") this.evaluate();
+    }
+  }
+
+  async evaluate() {
+    const { state } = this;
+    const before = state.phase;
+    const turn = this.turn;
+    mark(state, "eval", "working");
+    if (before === "done") Object.assign(state, { phase: "working", stage: "eval" });
+    this.draw(false);
+    try {
+      await this.ask("evaluate");
+      mark(state, "eval", "done");
+      keep.write("reports", state.reports);
+    } catch (error) {
+      mark(state, "eval", "ready");
+      if (turn === this.turn) this.fail(error, "eval");
+    }
+    if (turn === this.turn && state.stage === "eval") Object.assign(state, { phase: before, stage: "train" });
+    this.draw(false);
+  }
+
+  // ---------------------------------------------------------------- pause, resume, stop
+
+  async pause() {
+    const { state } = this;
+    if (this.replay) {
+      this.replay.pause();
+      state.phase = "paused";
+      mark(state, "train", "paused");
+    } else if (state.run.begun && state.stage === "train") {
+      await this.ask("pause");
+      if (state.phase !== "working") return;
+      state.phase = "paused";
+      mark(state, "train", "paused");
+    } else {
+      this.gate = new Promise((resolve) => { this.open = resolve; });
+      state.phase = "paused";
+    }
+    this.draw(false);
+  }
+
+  async resume() {
+    const { state } = this;
+    state.phase = "working";
+    if (this.replay) {
+      this.replay.play();
+      mark(state, "train", "working");
+    } else if (this.open) {
+      this.open();
+      this.open = this.gate = null;
+    } else {
+      mark(state, "train", "working");
+      await this.ask("resume");
+    }
+    this.draw(false);
+  }
+
+  async stop() {
+    const { state } = this;
+    this.open?.();
+    this.open = this.gate = null;
+    if (state.run.begun && state.stage === "train") {
+      await this.ask("stop"); // its run_ended says the rest
+      return;
+    }
+    this.turn++;
+    const { stage } = state;
+    if (PREPARATION.includes(stage) && state.stages[stage].status === "working") mark(state, stage, "ready");
+    if (stage === "eval") mark(state, "eval", "ready");
+    state.phase = state.run.begun ? "done" : "idle";
+    state.stage = "";
+    if (state.booted) await this.ask("stop").catch(() => {});
+    else this.client.end();
+    this.draw(false);
+  }
+
+  // ---------------------------------------------------------------- continuing
+
+  /** Opens a kept run and goes on with it; `changes` are settings that help where it failed. */
+  async continue(name = this.state.offer?.run, changes = {}) {
+    const { state } = this;
+    const title = state.offer?.title ?? state.run.title;
+    Object.assign(state, { phase: "working", stage: "boot", trouble: null, offer: null });
+    const turn = ++this.turn;
+    this.draw(false);
+    try {
+      await this.boot();
+      await this.openRun(name, title);
+      await this.stage(turn, "train", () => {
+        Object.assign(state.train, state.run.train, changes);
+        return this.begin(name);
+      });
+    } catch (error) {
+      if (turn === this.turn) this.fail(error, "train");
+    }
+  }
+
+  /** Reads a kept run: its settings, and the events that its charts are made of. */
+  async openRun(name, title = "") {
+    const { state } = this;
+    state.run = Object.assign(emptyRun(), { name, title });
+    const opened = await this.ask("open_run", { run: name });
+    for (const event of opened.events ?? []) reduce(state, event);
+    Object.assign(state.run, { name, title: opened.title || title || name });
+    if (opened.model) state.model = { ...opened.model };
+    if (opened.train) state.train = { ...opened.train };
+    state.preset = Object.keys(PRESETS).find((p) => same(PRESETS[p].model, state.model)) ?? "";
+    if (opened.tokens) reduce(state, { event: "answer", command: "tokenize", result: opened.tokens });
+    for (const stage of PREPARATION) mark(state, stage, "done");
+    for (const stage of ["infer", "eval"]) mark(state, stage, "ready");
+    const { run } = state;
+    run.saved = { step: run.step, at: Date.now() };
+    mark(state, "train", run.step >= run.steps ? "done" : "paused");
+    this.draw(false);
+  }
+
+  /** After a lost GPU or a crash: a new worker, and the run from its last save. */
+  async recover(changes = {}) {
+    const { state } = this;
+    this.client.end();
+    state.booted = false;
+    const { name, saved } = state.run;
+    if (name && saved) return this.continue(name, changes);
+    for (const stage of PREPARATION) mark(state, stage, "ready");
+    Object.assign(state.train, changes);
+    state.run = emptyRun();
+    return this.start();
+  }
+
+  async longer() {
+    const { state } = this;
+    const steps = Math.round(state.run.steps * 1.5);
+    await this.continue(state.run.name, { steps });
+  }
+
+  /** What a later visit needs to offer this run; null forgets it. */
+  remember(step) {
+    if (this.state.mode === "recorded") return;
+    const { name, title, steps } = this.state.run;
+    if (step === null) keep.write("last", null);
+    else if (name) keep.write("last", { run: name, title: title || name, step, steps, at: Date.now() });
+  }
+
+  // ---------------------------------------------------------------- settings and text
+
+  choose(preset) {
+    const { state } = this;
+    const { model, train } = PRESETS[preset];
+    Object.assign(state, { preset, budget: null });
+    this.set({ ...model, ...train });
+    state.preset = preset;
+  }
+
+  /** Settings of the form; a change of the vocabulary makes the tokenizer's stage ready again. */
+  set(values) {
+    const { state } = this;
+    const vocab = state.model.vocab;
+    for (const [name, value] of Object.entries(values)) {
+      (MODEL_FIELDS.includes(name) ? state.model : state.train)[name] = value;
+    }
+    state.preset = Object.keys(PRESETS).find((p) => same(PRESETS[p].model, state.model) && same(PRESETS[p].train, state.train)) ?? "";
+    state.rule = broken(state.model, state.train);
+    if (vocab !== undefined && vocab !== state.model.vocab) outdate(state, "data");
+    this.estimate();
+    this.draw(false);
+  }
+
+  /** The true costs, from the trainer, once it is there and no setting has changed for a moment. */
+  estimate() {
+    const { state } = this;
+    state.budget = null;
+    clearTimeout(this.asking);
+    if (!state.booted || state.rule || state.phase === "working") return;
+    this.asking = setTimeout(() => {
+      this.ask("estimate", { model: state.model, train: complete(state.train) }).catch((error) => {
+        state.rule = { field: "", rule: [error.title, error.note].filter(Boolean).join(": ") };
+        this.draw(false);
+      });
+    }, 300);
+  }
+
+  /** Another text: all that was made of the old one is to be made again. */
+  async load(sources, source) {
+    const { state } = this;
+    this.sources = sources;
+    state.source = source;
+    Object.assign(state.stages.data, { status: "ready", old: false });
+    outdate(state, "data");
+    Object.assign(state, { phase: "working", stage: "boot", trouble: null });
+    const turn = ++this.turn;
+    this.draw(false);
+    try {
+      await this.boot();
+      await this.stage(turn, "data", () => this.work("data"));
+      Object.assign(state, { phase: "idle", stage: "" });
+    } catch (error) {
+      if (turn === this.turn) this.fail(error, "data");
+    }
+    this.draw(false);
+  }
+
+  // ---------------------------------------------------------------- writing
+
+  async write(prompt, config) {
+    const { state } = this;
+    if (state.text) state.earlier = [state.text, ...state.earlier].slice(0, 20);
+    const text = { prompt, config, tokens: [], step: state.run.step, began: performance.now(), rate: 0, ended: false };
+    state.text = text;
+    mark(state, "infer", "working");
+    this.draw(false);
+    try {
+      const { count } = await this.ask("generate", { prompt, config });
+      text.rate = count / ((performance.now() - text.began) / 1000);
+      mark(state, "infer", "done");
+    } catch (error) {
+      mark(state, "infer", "ready");
+      this.fail(error);
+    }
+    text.ended = true;
+    this.draw(false);
+  }
+
+  // ---------------------------------------------------------------- the recorded run
+
+  play(replay, problem) {
+    const { state } = this;
+    Object.assign(state, { mode: "recorded", phase: "working", stage: "train", problem });
+    this.replay = replay;
+    for (const name of PREPARATION) mark(state, name, "done");
+    for (const name of ["infer", "eval"]) mark(state, name, "unavailable");
+    const { model, train, train_tokens, validation_tokens } = replay.events[0];
+    Object.assign(state, { model: { ...model }, train: { ...train }, preset: "nano" });
+    state.tokens = { train_tokens, validation_tokens, bytes_per_token: NaN, unigram_entropy: NaN, frequent: [] };
+    replay.play();
+    this.draw(false);
+  }
+}
+
+/** Whether `b` has all values of `a`. */
+const same = (a, b) => Object.entries(a).every(([name, value]) => b[name] === value);
