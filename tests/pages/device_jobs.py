@@ -1,0 +1,160 @@
+"""What the page of the device's tests can be told to do. Runs in Pyodide; arguments and results are JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import device_training
+import device_worker  # pyright: ignore[reportMissingImports]
+import js  # pyright: ignore[reportMissingImports]
+from pyodide.ffi import create_proxy  # pyright: ignore[reportMissingImports]
+
+from demo.device import BrowserDevice, BrowserExecutable, DeviceLost
+from trainer.errors import DeviceError
+from trainer.events import Progress
+from trainer.plan import Plan, Tensor
+
+device = BrowserDevice(device_worker.gpu)
+executables: dict[int, BrowserExecutable] = {}
+
+
+async def call(name: str, argument: str) -> str:
+    """Run the job called `name`."""
+    return json.dumps(await JOBS[name](**json.loads(argument)))
+
+
+async def info() -> dict[str, Any]:
+    return {**device.info.summary(), "limits": device.info.limits, "problems": list(device_worker.problems)}
+
+
+async def train(**job: Any) -> dict[str, Any]:
+    return await device_training.train(device, job)
+
+
+# ---------------------------------------------------------------- plans that a test made natively
+
+
+async def compile_plan(plan: str) -> int:
+    """Compile a pickled plan; the number under which the other jobs find it."""
+    handle = max(executables, default=0) + 1
+    executables[handle] = await device.compile(pickle.loads(base64.b64decode(plan)))
+    return handle
+
+
+async def write(handle: int, tensor: str, data: str) -> None:
+    executable = executables[handle]
+    await executable.write(executable.plan.tensors[tensor], base64.b64decode(data))
+
+
+async def run(handle: int, programs: list[str], submit_every: int) -> None:
+    executables[handle].run(programs, submit_every)
+
+
+async def read(handle: int, tensor: str) -> str:
+    executable = executables[handle]
+    return base64.b64encode(await executable.read(executable.plan.tensors[tensor])).decode()
+
+
+async def finish(handle: int) -> None:
+    await executables[handle].finish()
+
+
+async def close(handle: int) -> None:
+    executables.pop(handle).close()
+
+
+async def make_pipelines(modules: list[dict[str, str]]) -> int:
+    """Compile kernels alone; how many there are now."""
+    pipelines = await device.gpu.pipelines(js.JSON.parse(json.dumps(modules)), lambda done, total: None)
+    return len(pipelines)
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def fill(constants: dict[str, Any]) -> tuple[Plan, Tensor]:
+    """A plan whose program `fill` sets a tensor of 64 numbers to `constants["VALUE"]`."""
+    plan = Plan()
+    out = plan.tensor("out", (64,), role="state")
+    with plan.program("fill"):
+        plan.dispatch("random.fill", grid=(1, 1, 1), constants=constants, out=out)
+    plan.finish()
+    return plan, out
+
+
+async def compile_errors() -> dict[str, str]:
+    """What is said of a shader that does not compile, of a buffer over the limit, and of one over memory."""
+    broken, _ = fill({"VALUE": 1.0})  # N is missing
+    huge, _ = fill({"N": 64, "VALUE": 1.0})
+    huge.buffers[0] = 1 << 40
+    unlimited = BrowserDevice(device_worker.gpu)
+    unlimited.info = replace(device.info, limits={})
+    return {
+        "shader": await _error(device.compile(broken)),
+        "limit": await _error(device.compile(huge)),
+        "memory": await _error(unlimited.compile(huge)),
+    }
+
+
+async def lose() -> dict[str, Any]:
+    """What every call says once the device is lost, one of them while it was under way."""
+    other = BrowserDevice(await device_worker.openGpu())
+    plan, out = fill({"N": 64, "VALUE": 2.5})
+    executable = await other.compile(plan)
+    executable.run(["fill"])
+    values = list((await executable.read(out)).cast("f"))
+    reading = asyncio.create_task(executable.read(out))
+    await asyncio.sleep(0)  # its copy is under way
+    other.gpu.close()
+
+    async def run() -> None:
+        executable.run(["fill"])
+
+    said = [await _error(reading, DeviceLost), (await other.lost()).problem]
+    for coroutine in (run(), executable.read(out), executable.write(out, bytes(256)), executable.finish()):
+        said.append(await _error(coroutine, DeviceLost))
+    said.append(await _error(other.compile(plan), DeviceLost))
+    executable.close()
+    return {"values": values, "said": said}
+
+
+async def go_wrong() -> dict[str, Any]:
+    """An error that no call can throw: who hears of it, and what the next call says."""
+    heard: list[str] = []
+    listener = create_proxy(heard.append)
+    gpu = await device_worker.openGpu(listener)
+    plan, out = fill({"N": 64, "VALUE": 1.0})
+    executable = await BrowserDevice(gpu).compile(plan)
+    executable.replay.write(0, 1 << 20, bytes(4))  # behind the buffer's end
+    said = [await _error(executable.finish()), await _error(executable.read(out))]
+    gpu.close()
+    listener.destroy()
+    return {"heard": heard, "said": said}
+
+
+async def progress() -> list[list[Any]]:
+    """The events of a compilation."""
+    events: list[Progress] = []
+    plan, _ = fill({"N": 64, "VALUE": 1.0})
+    (await device.compile(plan, events.append)).close()  # pyright: ignore[reportArgumentType]
+    return [[event.stage, event.done, event.total] for event in events]
+
+
+async def _error(coroutine: Any, kind: type[DeviceError] = DeviceError) -> str:
+    try:
+        await coroutine
+    except kind as error:
+        return str(error)
+    return "no error"
+
+
+JOBS = {
+    job.__name__: job
+    for job in (info, train, compile_plan, write, run, read, finish, close, make_pipelines)
+    + (compile_errors, lose, go_wrong, progress)
+}
