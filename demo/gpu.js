@@ -232,7 +232,7 @@ export class Replay {
 
   /**
    * Submits programs and returns at once.
-   * @param {string} names  separated by spaces
+   * @param {string} names  separated by spaces; there may be none
    * @param {number} submitEvery  dispatches in one submit; 0: all
    */
   run(names, submitEvery = 0) {
@@ -243,7 +243,7 @@ export class Replay {
     let pass = encoder.beginComputePass();
     let current = -1;
     let count = 0;
-    for (const name of names.split(" ")) {
+    for (const name of names.split(" ").filter(Boolean)) {
       const flat = this.programs.get(name);
       if (!flat) throw new Error(`there is no program ${name}`);
       for (let i = 0; i < flat.length; i += 5) {
@@ -265,7 +265,7 @@ export class Replay {
       }
     }
     pass.end();
-    device.queue.submit([encoder.finish()]);
+    if (count) device.queue.submit([encoder.finish()]);
   }
 
   /**
