@@ -124,13 +124,13 @@ export class Flow {
     return this.ask("tokenize");
   }
 
-  /** Begins to train, or with the name of a run goes on with it. */
-  async begin(run) {
+  /** Begins to train, or with the name of a run goes on with it under some changed settings. */
+  async begin(run, changes = {}) {
     const { state } = this;
     if (!run) {
       state.run = Object.assign(emptyRun(), { unigram: state.tokens?.unigram_entropy ?? NaN, title: `${sourceTitle(state)}, ${presetTitle(state)}` });
     }
-    await this.ask("train", { model: state.model, train: complete(state.train), run });
+    await this.ask("train", { model: state.model, train: run ? changes : complete(state.train), run });
     if (!run) this.client.send("rename_run", { run: state.run.name, title: state.run.title }).catch(() => {});
   }
 
@@ -189,8 +189,13 @@ export class Flow {
 
   async resume() {
     const { state } = this;
+    if (this.opened) {
+      this.opened = false;
+      return this.continue(state.run.name);
+    }
     state.phase = "working";
     if (this.replay) {
+      if (this.replay.ended) state.run = emptyRun();
       this.replay.play();
       mark(state, "train", "working");
     } else if (this.open) {
@@ -234,10 +239,8 @@ export class Flow {
     try {
       await this.boot();
       await this.openRun(name, title);
-      await this.stage(turn, "train", () => {
-        Object.assign(state.train, state.run.train, changes);
-        return this.begin(name);
-      });
+      Object.assign(state.train, changes);
+      await this.stage(turn, "train", () => this.begin(name, changes));
     } catch (error) {
       if (turn === this.turn) this.fail(error, "train");
     }
@@ -253,7 +256,9 @@ export class Flow {
     if (opened.model) state.model = { ...opened.model };
     if (opened.train) state.train = { ...opened.train };
     state.preset = Object.keys(PRESETS).find((p) => same(PRESETS[p].model, state.model)) ?? "";
-    if (opened.tokens) reduce(state, { event: "answer", command: "tokenize", result: opened.tokens });
+    if (opened.documents) state.documents = opened.documents;
+    if (opened.report) state.report = opened.report;
+    if (opened.tokens) reduce(state, { event: "answer", command: "tokenize", result: opened.tokens, fields: {} });
     for (const stage of PREPARATION) mark(state, stage, "done");
     for (const stage of ["infer", "eval"]) mark(state, stage, "ready");
     const { run } = state;
@@ -262,16 +267,32 @@ export class Flow {
     this.draw(false);
   }
 
-  /** After a lost GPU or a crash: a new worker, and the run from its last save. */
+  /** A run that was opened to look at: trained, or to be gone on with. */
+  show() {
+    const { state } = this;
+    const over = state.run.step >= state.run.steps;
+    Object.assign(state, { phase: over ? "done" : "paused", stage: "train", open: "train", trouble: null, offer: null });
+    this.opened = !over;
+    this.draw(false);
+  }
+
+  /** After a trouble: the run from its last save, in a new worker where Python stopped. */
   async recover(changes = {}) {
     const { state } = this;
-    this.client.end();
-    state.booted = false;
+    const { kind } = state.trouble ?? {};
     const { name, saved } = state.run;
+    if (kind === "crash") this.client.end();
+    if (kind === "other_tab") await this.ask("take_over", { run: name });
     if (name && saved) return this.continue(name, changes);
-    for (const stage of PREPARATION) mark(state, stage, "ready");
+    for (const stage of PREPARATION) if (!state.booted) mark(state, stage, "ready");
     Object.assign(state.train, changes);
     state.run = emptyRun();
+    return this.start();
+  }
+
+  /** Goes on with the books that arrived. */
+  useArrived() {
+    mark(this.state, "data", "done");
     return this.start();
   }
 

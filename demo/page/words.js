@@ -25,7 +25,7 @@ const TROUBLES = {
   hash: { actions: [action("Try again", "retry-data"), action("Leave out", "use-arrived")] },
   too_little: { actions: [action("Add text", "add-text")] },
   not_finite: { actions: [action("Continue at half the rate", "recover-slower"), action("Details", "details")] },
-  other_tab: { actions: [action("Take over", "recover"), action("Look on", "dismiss")] },
+  other_tab: { actions: [action("Take over", "recover"), action("Look on", "look-on")] },
   crash: { actions: [action("Restart", "recover"), action("Details", "details")] },
 };
 
@@ -233,11 +233,11 @@ const HEADS = {
     return [`Step ${whole(state.run.step)}`, state.stages.train.status === "working" ? "Write pauses training" : "try it"];
   },
   eval(state, s) {
+    if (s.status === "unavailable") return unavailable(state);
     const text = state.report?.text;
     if (text && s.status !== "working") {
       return [`${text.bits_per_byte.toFixed(2)} bits/byte`, `gzip makes ${text.baselines.zlib_bits_per_byte.toFixed(2)}`];
     }
-    if (s.status === "unavailable") return unavailable(state);
     if (s.status === "working") return ["Working", s.total ? `${Math.floor((100 * s.done) / s.total)}%` : ""];
     return state.run.begun ? [`Step ${whole(state.run.step)}`, "at the end, by itself"] : ["Needs a model", "comes with training"];
   },

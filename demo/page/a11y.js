@@ -1,0 +1,66 @@
+// Keyboard, and what a screen reader is told: at most every 15 s, and only when the meaning has changed.
+import { duration, whole } from "./format.js";
+import { STAGES } from "./state.js";
+import { runBar, timeLeft } from "./words.js";
+
+const QUIET = 15_000; // ms
+
+/** @param {import("./demo.js").Demo} demo */
+export function mountA11y(demo) {
+  const { parts, flow } = demo;
+  let said = "";
+  let at = -Infinity;
+  let later;
+
+  function onKey(event) {
+    if (event.key === "Escape" && demo.resetCharts()) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !parts.get("keys").checked) return;
+    const target = event.composedPath()[0];
+    if (target instanceof Element && target.closest("input, textarea, select, dialog, [contenteditable]")) return;
+    if (event.key === "?") demo.do("keys");
+    else if (event.key === "p" || event.key === "P") toggle();
+    else if (event.key >= "1" && event.key <= "6") demo.open(STAGES[Number(event.key) - 1], true);
+    else return;
+    event.preventDefault();
+  }
+  const toggle = () => {
+    const does = runBar(flow.state).actions.map((a) => a.does);
+    for (const name of ["pause", "resume"]) if (does.includes(name)) demo.do(name);
+  };
+  document.addEventListener("keydown", onKey);
+
+  /** The run in one sentence; its figures are left out of what counts as a change of meaning. */
+  function sentence(state) {
+    const { run } = state;
+    const loss = run.series.smooth.at(-1);
+    if (state.phase !== "working" || state.stage !== "train" || loss === undefined) return runBar(state).title.replace(/:.*/, "");
+    const left = timeLeft(state);
+    return `Step ${whole(run.step)}. Guessing among ${whole(Math.exp(loss))} tokens.${Number.isFinite(left) ? ` ${duration(left)} left.` : ""}`;
+  }
+
+  function speak(state) {
+    const text = sentence(state);
+    if (text === said) return;
+    clearTimeout(later);
+    const wait = at + QUIET - performance.now();
+    if (wait > 0) {
+      later = setTimeout(() => speak(flow.state), wait);
+      return;
+    }
+    at = performance.now();
+    said = text;
+    parts.put("live", text);
+  }
+
+  return {
+    update(state) {
+      speak(state);
+      const { trouble } = state;
+      parts.put("alert", trouble ? [trouble.title, trouble.note].filter(Boolean).join(". ") : "");
+    },
+    end() {
+      document.removeEventListener("keydown", onKey);
+      clearTimeout(later);
+    },
+  };
+}

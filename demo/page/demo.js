@@ -1,0 +1,249 @@
+// <tabula-demo>: everything starts when it enters the page and ends when it leaves, so that the site's instant
+// navigation needs no care. The markup is demo.html; the worker starts with Start, or with what else needs it.
+import { mountA11y } from "./a11y.js";
+import { Client } from "./client.js";
+import { keep, Parts } from "./dom.js";
+import { Flow } from "./flow.js";
+import { figure, shortDevice } from "./format.js";
+import { MODEL_FIELDS, PRESETS } from "./presets.js";
+import { readLog, Replay } from "./replay.js";
+import { mountSheets } from "./sheets.js";
+import { initial, reduce } from "./state.js";
+import { mountData } from "./view_data.js";
+import { mountEval } from "./view_eval.js";
+import { mountInfer } from "./view_infer.js";
+import { mountRun } from "./view_run.js";
+import { mountSettings } from "./view_settings.js";
+import { mountTokens } from "./view_tokens.js";
+import { mountTrain } from "./view_train.js";
+
+const BASE = new URL("..", import.meta.url); // the bundle
+const RECORDED = "nano"; // the preset of the recorded run
+const PATIENCE = 500; // ms between two drawings of what changes all the time
+const HELP = "https://developer.mozilla.org/docs/Web/API/WebGPU_API#browser_compatibility";
+
+export class Demo extends HTMLElement {
+  connectedCallback() {
+    if (this.views) return;
+    this.root = this;
+    this.actions = new Map();
+    this.compared = []; // evaluated runs whose curves are drawn too
+    this.recorded = null;
+    this.parts = new Parts(this);
+    this.life = new AbortController();
+    this.flow = new Flow({ draw: (soon) => this.draw(soon) });
+    const worker = new URL(this.dataset.worker ?? "worker.js", this.dataset.worker ? location.href : BASE);
+    const boot = { base: BASE.href, manifest: new URL("manifest.json", BASE).href };
+    this.flow.client = new Client(worker, boot, (event) => this.flow.receive(event));
+    this.flow.state.offer = keep.read("last");
+    this.flow.state.reports = keep.read("reports", []);
+    this.listen();
+    this.views = [mountRun, mountData, mountTokens, mountTrain, mountSettings, mountInfer, mountEval, mountSheets, mountA11y].map((mount) => mount(this));
+    this.readLink();
+    this.update();
+    this.prepare();
+  }
+
+  /** The worker gets the time to save; a page that is gone has nothing to draw. */
+  disconnectedCallback() {
+    this.life.abort();
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.timer);
+    for (const view of this.views) view.end?.();
+    this.views = null;
+    const { client, state, replay } = this.flow;
+    replay?.pause();
+    this.wake?.release().catch(() => {});
+    const end = () => client.end();
+    if (state.booted && state.run.begun && !state.run.reason) client.send("save").then(end, end);
+    else end();
+  }
+
+  listen() {
+    const { signal } = this.life;
+    const { flow } = this;
+    this.addEventListener("click", (event) => {
+      const button = event.target.closest("[data-do]");
+      if (button) this.do(button.dataset.do);
+    }, { signal });
+    document.addEventListener("visibilitychange", () => this.onVisible(), { signal });
+    addEventListener("pagehide", () => this.save(), { signal });
+    this.on("start", () => flow.start());
+    this.on("pause", () => flow.pause());
+    this.on("resume", () => flow.resume());
+    this.on("stop", () => flow.stop());
+    this.on("continue", () => flow.continue());
+    this.on("afresh", () => {
+      keep.write("last", null);
+      flow.state.offer = null;
+    });
+    this.on("longer", () => flow.longer());
+    this.on("recover", () => flow.recover());
+    this.on("recover-smaller", () => flow.recover({ batch: Math.max(1, (flow.state.run.train.batch ?? 2) >> 1) }));
+    this.on("recover-slower", () => flow.recover({ learning_rate: flow.state.run.train.learning_rate / 2 }));
+    this.on("retry", () => flow.recover());
+    this.on("retry-data", () => flow.start());
+    this.on("use-arrived", () => flow.useArrived());
+    this.on("look-on", () => Object.assign(flow.state, { trouble: null, phase: "done" }));
+    this.on("follow", () => {
+      flow.state.followed = true;
+      this.open(flow.state.stage, true);
+    });
+    this.on("again", () => location.reload());
+    this.on("what", () => window.open(HELP, "_blank", "noopener"));
+  }
+
+  // ---------------------------------------------------------------- actions
+
+  /** @param {string} name @param {() => any} handler */
+  on(name, handler) {
+    this.actions.set(name, handler);
+  }
+
+  do(name) {
+    this.run(this.actions.get(name)?.());
+    this.draw(false);
+  }
+
+  /** Waits for what an action began; what goes wrong is shown in the run bar. */
+  async run(promise) {
+    try {
+      await promise;
+    } catch (error) {
+      this.flow.fail(error);
+    }
+  }
+
+  /** Opens a stage; a reader who opens one is no longer led along. */
+  open(name, focus = false) {
+    const { state } = this.flow;
+    state.followed = name === state.stage;
+    state.open = name;
+    this.update();
+    if (focus) this.querySelector(`[data-stage="${name}"] .stage__head button`).focus();
+  }
+
+  resetCharts() {
+    return this.views[3].charts.reset();
+  }
+
+  // ---------------------------------------------------------------- drawing
+
+  /** Draws on the next frame; `soon` may wait, so that figures are changed twice a second. */
+  draw(soon) {
+    if (!this.views) return;
+    if (soon) {
+      this.timer ??= setTimeout(() => this.draw(false), PATIENCE);
+      return;
+    }
+    this.frame ??= requestAnimationFrame(() => this.update());
+  }
+
+  update() {
+    clearTimeout(this.timer);
+    cancelAnimationFrame(this.frame);
+    this.timer = this.frame = undefined;
+    if (!this.views) return;
+    const { state } = this.flow;
+    for (const view of this.views) view.update(state);
+    const { device, peak, mode } = state;
+    this.parts.put("device", mode === "recorded" ? "No GPU here" : device ? shortDevice(device.name) : "Device");
+    this.parts.put("peak", peak ? `${figure(peak)} GFLOP/s` : "");
+    this.keepAwake(state);
+  }
+
+  /** The recorded run, where it can be compared: before a run, or under one with the same model. */
+  ghost(state) {
+    if (!this.recorded || state.mode === "recorded") return null;
+    const { run } = state;
+    return !run.begun || Object.entries(this.recorded.model).every(([k, v]) => run.model[k] === v) ? this.recorded : null;
+  }
+
+  // ---------------------------------------------------------------- the device, the recording, the screen
+
+  /** Asks for an adapter; without one, the recorded run plays. */
+  async prepare() {
+    const { state } = this.flow;
+    const gpu = navigator.gpu;
+    const adapter = await gpu?.requestAdapter().catch(() => null);
+    const events = await readLog(new URL(`page/recorded/${RECORDED}.jsonl`, BASE)).catch(() => null);
+    const [report] = await readLog(new URL(`page/recorded/${RECORDED}.report.jsonl`, BASE)).catch(() => [null]);
+    if (!this.views) return;
+    if (events) this.recorded = recording(events, report);
+    if (adapter) {
+      state.device ??= describe(adapter.info ?? {});
+      if (state.device.software) this.flow.choose("nano");
+    } else if (events) {
+      state.report = report;
+      this.flow.play(new Replay(events, (event) => this.flow.receive(event)), gpu ? "adapter" : "webgpu");
+    }
+    this.update();
+  }
+
+  /** Settings that came with a link. */
+  readLink() {
+    const given = new URLSearchParams(location.hash.slice(1)).get("settings");
+    if (!given) return;
+    try {
+      const known = [...MODEL_FIELDS, ...Object.keys(PRESETS.nano.train)];
+      const entries = Object.entries(JSON.parse(given)).filter(([k, v]) => known.includes(k) && typeof v === "number");
+      this.flow.set(Object.fromEntries(entries));
+    } catch {
+      // a mangled link sets nothing
+    }
+  }
+
+  save() {
+    const { state, client } = this.flow;
+    if (state.booted && state.run.begun && !state.run.reason) client.send("save").catch(() => {});
+  }
+
+  onVisible() {
+    const { state } = this.flow;
+    if (!document.hidden) {
+      if (this.hiddenPause && state.phase === "paused") this.do("resume");
+      this.hiddenPause = false;
+      this.draw(false);
+      return;
+    }
+    this.save();
+    if (this.parts.get("hidden-pause").checked && state.phase === "working" && state.stage === "train") {
+      this.hiddenPause = true;
+      this.do("pause");
+    }
+  }
+
+  /** Keeps the screen on while it trains, if the reader wants that. */
+  keepAwake(state) {
+    const wanted = this.parts.get("awake").checked && state.phase === "working" && !document.hidden;
+    if (wanted === Boolean(this.wake) || !navigator.wakeLock) return;
+    const old = this.wake;
+    this.wake = undefined;
+    if (!wanted) {
+      old.release().catch(() => {});
+      return;
+    }
+    this.wake = { release: async () => {} }; // until the browser has answered
+    navigator.wakeLock.request("screen").then((lock) => {
+      lock.addEventListener("release", () => { if (this.wake === lock) this.wake = undefined; });
+      this.wake = lock;
+    }, () => {});
+  }
+}
+
+/** A recording as a run that has ended, for comparison. */
+function recording(events, report) {
+  const state = initial();
+  for (const event of events) reduce(state, event);
+  state.run.unigram = report?.text?.baselines.unigram_loss ?? NaN;
+  return state.run;
+}
+
+/** An adapter as the trainer's DeviceInfo has it; the worker's own answer replaces it. */
+function describe({ vendor = "", architecture = "", description = "", isFallbackAdapter = false }) {
+  const software = isFallbackAdapter || architecture === "swiftshader";
+  const name = description || [vendor, architecture].filter(Boolean).join(" ") || "A GPU";
+  return { name, backend: "WebGPU", kind: software ? "CPU" : "GPU", software };
+}
+
+if (!customElements.get("tabula-demo")) customElements.define("tabula-demo", Demo);

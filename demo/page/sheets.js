@@ -1,0 +1,141 @@
+// The sheets at the side: device, runs, details, keyboard. A dialog traps focus and gives it back.
+import { el, memo } from "./dom.js";
+import { bytes, figure, whole } from "./format.js";
+
+const UNDO = 10_000; // ms in which a deletion can be taken back
+
+/** @param {import("./demo.js").Demo} demo */
+export function mountSheets(demo) {
+  const { root, parts, flow } = demo;
+  const sheet = (name) => root.querySelector(`[data-sheet="${name}"]`);
+  const leaving = new Map(); // runs that are deleted when their time is up
+
+  root.querySelectorAll("dialog").forEach((dialog) => dialog.addEventListener("click", (event) => {
+    if (event.target === dialog || event.target.closest("[data-close]")) dialog.close();
+  }));
+  for (const name of ["device", "keys", "details"]) {
+    demo.on(name, () => {
+      update(flow.state);
+      sheet(name).showModal();
+    });
+  }
+  demo.on("measure", () => demo.run(flow.boot().then(() => flow.ask("measure"))));
+  demo.on("runs", () => {
+    sheet("runs").showModal();
+    if (flow.state.mode === "live") demo.run(flow.boot().then(() => flow.ask("runs")));
+    demo.draw(false);
+  });
+  demo.on("copy-details", () => navigator.clipboard?.writeText(parts.get("details-text").textContent));
+  demo.on("export", () => exportRun(flow.state.run.name));
+  demo.on("share", async () => {
+    const { model, train } = flow.state;
+    const link = new URL(location.href);
+    link.search = "";
+    link.hash = `settings=${encodeURIComponent(JSON.stringify({ ...model, ...train }))}`;
+    await navigator.clipboard?.writeText(link.href).catch(() => {});
+    parts.put("share-note", `Copied: settings and seed. Your text is not in the link. ${link.href}`);
+  });
+  parts.get("import").addEventListener("change", (event) => take(event.target.files[0]));
+  sheet("runs").addEventListener("dragover", (event) => event.preventDefault());
+  sheet("runs").addEventListener("drop", (event) => {
+    event.preventDefault();
+    take(event.dataTransfer.files[0]);
+  });
+
+  async function take(file) {
+    if (!file) return;
+    const zip = new Uint8Array(await file.arrayBuffer());
+    demo.run(flow.boot().then(() => flow.ask("import_run", { zip })).then(() => flow.ask("runs")));
+  }
+
+  async function exportRun(run) {
+    const { zip, name } = await flow.ask("export_run", { run });
+    const link = el("a", { href: URL.createObjectURL(new Blob([zip], { type: "application/zip" })), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  }
+
+  /** The run is gone at once to look at, and in truth when it can no longer be taken back. */
+  function remove(run) {
+    const done = () => {
+      leaving.delete(run);
+      demo.run(flow.ask("delete_run", { run }).then(() => flow.ask("runs")));
+    };
+    leaving.set(run, setTimeout(done, UNDO));
+    demo.draw(false);
+  }
+
+  function runItem(r, active, locked) {
+    if (leaving.has(r.name)) {
+      const undo = () => {
+        clearTimeout(leaving.get(r.name));
+        leaving.delete(r.name);
+        demo.draw(false);
+      };
+      return el("li", {}, el("span", { text: `“${r.title}” is deleted. ` }), small("Undo", undo));
+    }
+    const loss = Number.isFinite(r.loss) && r.loss !== null ? `, loss ${r.loss.toFixed(2)}` : "";
+    const when = new Date(typeof r.date === "number" ? r.date * 1000 : r.date);
+    const open = () => {
+      sheet("runs").close();
+      demo.run(flow.openRun(r.name, r.title).then(() => flow.show()));
+    };
+    const rename = () => {
+      const input = el("input", { type: "text", "aria-label": "Name of the run" });
+      input.value = r.title;
+      const form = el("form", { onsubmit: (event) => {
+        event.preventDefault();
+        demo.run(flow.ask("rename_run", { run: r.name, title: input.value.trim() || r.title }).then(() => flow.ask("runs")));
+      } }, input);
+      item.replaceChildren(form);
+      input.focus();
+    };
+    const item = el("li", {}, el("b", { text: r.title || r.name }),
+      el("span", { class: "muted num", text: `Step ${whole(r.step)} of ${whole(r.steps)}${loss}, ${bytes(r.bytes)}, ${when.toLocaleString("en", { dateStyle: "medium", timeStyle: "short" })}` }),
+      el("div", { class: "runs__actions" },
+        small("Open", open, locked), small("Rename", rename), small("Export", () => demo.run(exportRun(r.name))),
+        small("Delete", () => remove(r.name), active)));
+    return item;
+  }
+  const small = (text, onclick, disabled = false) => el("button", { class: "btn btn--small", type: "button", text, onclick, disabled });
+
+  const runs = memo((state, locked) => {
+    parts.get("runs").replaceChildren(...state.runs.map((r) => runItem(r, locked && r.name === state.run.name, locked)));
+  });
+
+  const facts = memo((state) => {
+    const d = state.device;
+    const lines = d ? [
+      ["Adapter", d.name], ["Interface", d.backend], ["Kind", d.software ? "Processor (software)" : d.kind],
+      ["Features", (d.features ?? []).join(", ") || "–"], ["f32 matmul, measured", state.peak ? `${figure(state.peak)} GFLOP/s` : "not yet"],
+    ] : [];
+    parts.get("device-facts").replaceChildren(...lines.filter(([, v]) => v).map(([k, v]) => el("div", {}, el("dt", { text: k }), el("dd", { text: v }))));
+  });
+
+  function update(state) {
+    facts(`${JSON.stringify(state.device)} ${state.peak}`, state);
+    parts.put("device-note", state.mode === "recorded" ? "No GPU can be used here. Chrome or Edge 113, Safari 26 and newer have WebGPU; on Linux it may need to be switched on." : "Measured by multiplying matrices for about 0.3 s.");
+    const measure = sheet("device").querySelector('[data-do="measure"]');
+    measure.textContent = state.peak ? "Measure again" : "Measure";
+    measure.disabled = state.mode === "recorded" || state.phase === "working";
+    parts.put("runs-count", state.runs?.length ?? "");
+    const { quota } = state;
+    const room = quota ? ` ${bytes(quota.used)} used, ${bytes(quota.available)} left in this browser.` : "";
+    const none = state.runs && !state.runs.length ? "No run is kept yet." : "";
+    const waiting = state.mode === "recorded" ? "Runs are kept where training is possible." : "Loading Python, which reads the kept runs.";
+    parts.put("runs-note", state.runs ? none + room : waiting);
+    const locked = ["working", "paused"].includes(state.phase);
+    if (state.runs) runs(`${JSON.stringify(state.runs)} ${[...leaving.keys()]} ${locked} ${state.run.name}`, state, locked);
+    const { trouble } = state;
+    if (trouble) {
+      parts.put("details-note", [trouble.title, trouble.note].filter(Boolean).join(". "));
+      parts.put("details-text", trouble.details || "Nothing more is known.");
+    }
+  }
+  return {
+    update,
+    end() {
+      for (const timer of leaving.values()) clearTimeout(timer);
+    },
+  };
+}

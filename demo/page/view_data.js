@@ -1,0 +1,135 @@
+// Data: which text, what it holds, and where it comes from.
+import { el, memo } from "./dom.js";
+import { bytes, whole } from "./format.js";
+
+const LEAST = 20_000; // bytes that are enough to train on
+
+/** @param {import("./demo.js").Demo} demo */
+export function mountData(demo) {
+  const { root, parts, flow } = demo;
+  const body = root.querySelector('[data-stage="data"] .stage__body');
+  const radios = [...root.querySelectorAll('input[name="tb-source"]')];
+  const picked = new Set();
+  const files = [];
+  let source = "books";
+
+  radios.forEach((radio) => radio.addEventListener("change", () => choose(radio.value)));
+  parts.get("search").addEventListener("input", () => drawLibrary(flow.state.library ?? []));
+  parts.get("own").addEventListener("input", () => ownSize());
+  parts.get("files").addEventListener("change", (event) => add(event.target.files));
+  body.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    body.dataset.dropping = "";
+  });
+  body.addEventListener("dragleave", () => delete body.dataset.dropping);
+  body.addEventListener("drop", (event) => {
+    event.preventDefault();
+    delete body.dataset.dropping;
+    choose("text");
+    add(event.dataTransfer.files);
+  });
+
+  function choose(value) {
+    source = value;
+    radios.forEach((radio) => { radio.checked = radio.value === value; });
+    root.querySelectorAll("[data-source]").forEach((part) => { part.hidden = part.dataset.source !== value; });
+    flow.state.source = value;
+    if (value === "books") flow.sources = [{ kind: "books" }];
+    if (value === "gutenberg" && !flow.state.library) demo.run(flow.boot().then(() => flow.ask("library")));
+    drawPicked();
+    demo.draw(false);
+  }
+
+  async function add(list) {
+    for (const file of list) {
+      const text = await file.text();
+      if (text.includes("\0")) files.push({ title: file.name, text: "", why: "not text" });
+      else files.push({ title: file.name.replace(/\.(txt|md)$/i, ""), text });
+    }
+    drawFiles();
+  }
+
+  function drawFiles() {
+    parts.get("own-files").replaceChildren(...files.map((file, i) => el("li", {},
+      el("span", { text: `${file.title} (${file.why ?? bytes(size(file.text))})` }),
+      el("button", { class: "btn btn--small btn--quiet", type: "button", text: "Leave out", "aria-label": `Leave out ${file.title}`, onclick: () => { files.splice(i, 1); drawFiles(); } }))));
+    ownSize();
+  }
+
+  function own() {
+    const pasted = parts.get("own").value.trim();
+    const texts = files.filter((file) => file.text).map(({ title, text }) => ({ kind: "text", title, text }));
+    return pasted ? [{ kind: "text", title: "Pasted text", text: pasted }, ...texts] : texts;
+  }
+
+  function ownSize() {
+    const total = own().reduce((sum, { text }) => sum + size(text), 0);
+    parts.put("own-size", total < LEAST ? `${bytes(total)} given; 20 KB are needed.` : `${bytes(total)} given.`);
+    drawPicked();
+  }
+
+  function drawLibrary(books) {
+    const wanted = parts.get("search").value.trim().toLowerCase();
+    const found = books.filter((b) => `${b.title} ${b.author}`.toLowerCase().includes(wanted));
+    parts.get("library").replaceChildren(...found.map((book) => {
+      const box = el("input", { type: "checkbox", onchange: () => { picked[box.checked ? "add" : "delete"](book); drawPicked(); } });
+      box.checked = picked.has(book);
+      return el("label", { class: "pick__row" }, box,
+        el("span", {}, el("span", { text: book.title }), el("small", { text: book.author })),
+        el("span", { class: "num muted", text: bytes(book.bytes) }));
+    }));
+    if (!found.length && books.length) parts.get("library").append(el("p", { class: "pick__row muted", text: "No book of that name." }));
+    drawPicked();
+  }
+
+  /** What is picked, and the button that takes it. */
+  function drawPicked() {
+    const { state } = flow;
+    const total = [...picked].reduce((sum, b) => sum + b.bytes, 0);
+    parts.put("picked", state.library ? `${whole(picked.size)} of ${whole(state.library.length)} books, ${bytes(total)}` : "The list comes with Python, which is loading.");
+    const button = parts.get("data-actions").querySelector("button");
+    const texts = source === "text" ? own() : [];
+    parts.show("data-actions", source !== "books" || (state.documents.length > 0 && flow.sources[0].kind !== "books"));
+    button.disabled = busy(state) || (source === "gutenberg" ? !picked.size : source === "text" && texts.reduce((n, t) => n + size(t.text), 0) < LEAST);
+    button.textContent = source === "gutenberg" ? "Fetch these books" : "Use this text";
+    if (source === "gutenberg" && picked.size) flow.sources = [...picked].map((b) => ({ kind: "gutenberg", name: b.repo }));
+    if (source === "text" && texts.length) flow.sources = texts;
+  }
+
+  demo.on("load", () => flow.load(flow.sources, source));
+  demo.on("add-text", () => {
+    demo.open("data");
+    choose("text");
+    parts.get("own").focus();
+  });
+
+  const library = memo((books) => {
+    root.querySelector('[data-t="library-title"]').textContent = `Pick from ${whole(books.length)} books`;
+    drawLibrary(books);
+  });
+  const documents = memo((list) => {
+    parts.get("documents").replaceChildren(...list.map((d, i) => {
+      const title = el("button", { type: "button", text: d.title, onclick: () => demo.run(flow.ask("preview", { index: i })) });
+      return el("tr", {}, el("th", { scope: "row", class: "wide" }, title, el("small", { text: d.author ?? "" })),
+        el("td", { class: "r", text: bytes(d.bytes) }), el("td", { text: PARTS[d.split] ?? d.split }));
+    }));
+  });
+
+  return {
+    update(state) {
+      if (state.library) library(state.library, state.library);
+      if (state.documents.length) documents(state.documents, state.documents);
+      parts.get("sources").disabled = busy(state);
+      const shown = state.documents[state.previewed];
+      parts.put("preview", state.preview || "The beginning of a text is shown here once it is read.");
+      parts.put("provenance", shown ? [shown.licence, shown.source && `Source: ${shown.source}`].filter(Boolean).join(". ") : "Public domain books of Project Gutenberg, from GITenberg.");
+      [...parts.get("documents").querySelectorAll("button")].forEach((b, i) => b.setAttribute("aria-pressed", String(i === state.previewed)));
+      parts.get("data-actions").querySelector("button").disabled ||= busy(state);
+      if (source !== "books") drawPicked();
+    },
+  };
+}
+
+const PARTS = { training: "Training", "held-out": "Held out", both: "Both" };
+const size = (text) => new Blob([text]).size;
+const busy = (state) => ["working", "paused"].includes(state.phase) || state.mode === "recorded";

@@ -1,0 +1,60 @@
+// Evaluation: bits per byte beside its baselines, sentence pairs, and runs side by side.
+import { barCell, el, memo, row } from "./dom.js";
+import { count, duration, whole } from "./format.js";
+
+const MOST_COMPARED = 4;
+const UNTRAINED = 8; // bits: a byte that could be any
+
+/** @param {import("./demo.js").Demo} demo */
+export function mountEval(demo) {
+  const { root, parts, flow } = demo;
+  const button = root.querySelector('[data-do="evaluate"]');
+  const ticked = new Set();
+  demo.on("evaluate", () => demo.run(flow.evaluate()));
+
+  const report = memo((r) => {
+    const { text, blimp } = r;
+    const b = text.baselines;
+    const lines = [
+      ["Any byte, at random", UNTRAINED], ["Any token, at random", b.uniform_bits_per_byte],
+      ["Token counts alone", b.unigram_bits_per_byte], ["gzip", b.zlib_bits_per_byte],
+      ["This run", text.bits_per_byte, true],
+    ];
+    parts.get("bpb").replaceChildren(...lines.map(([name, bits, on]) => row(name, [barCell(bits / UNTRAINED, on), bits.toFixed(2)], { class: on ? "better" : "" })));
+    parts.put("blimp-note", blimp ? `${Math.round(100 * blimp.accuracy)}% of ${whole(blimp.pairs)} pairs; guessing gets 50%.` : "Not part of this evaluation.");
+    if (blimp) parts.get("blimp").replaceChildren(...blimp.paradigms.map((p) => row(p.name.replaceAll("_", " "), [`${p.correct} of ${p.pairs}`])));
+  });
+
+  const compare = memo((reports) => {
+    parts.get("compare").replaceChildren(...reports.map((r) => {
+      const box = el("input", { type: "checkbox", "aria-label": `Compare ${r.name}`, onchange: () => tick(r, box) });
+      box.checked = ticked.has(r);
+      const cell = (text, key) => el("td", { class: differs(key) ? "r better" : "r", text });
+      return el("tr", {}, el("th", { scope: "row" }, el("label", { class: "tick" }, box, el("span", { text: r.name }))),
+        cell(count(r.parameters), "parameters"), cell(whole(r.step), "step"), cell(r.bits?.toFixed(2) ?? "–"),
+        cell(r.blimp === undefined ? "–" : `${Math.round(100 * r.blimp)}%`), cell(duration(r.seconds)));
+    }));
+    parts.put("compare-note", reports.length > 1 ? `tick up to ${MOST_COMPARED}: their curves are drawn under Train` : "");
+  });
+
+  function tick(r, box) {
+    if (box.checked && ticked.size >= MOST_COMPARED) box.checked = false;
+    ticked[box.checked ? "add" : "delete"](r);
+    demo.compared = [...ticked];
+    compare(`${ticked.size} ${flow.state.reports.length}`, flow.state.reports);
+    demo.draw(false);
+  }
+
+  /** Whether the ticked runs differ in a setting: such are set bold. */
+  function differs(key) {
+    return Boolean(key) && new Set([...ticked].map((r) => r[key])).size > 1;
+  }
+
+  return {
+    update(state) {
+      button.disabled = !["ready", "done"].includes(state.stages.eval.status) || !state.run.begun;
+      if (state.report?.text) report(state.report, state.report);
+      if (state.reports.length) compare(`${ticked.size} ${state.reports.length} ${state.reports[0].bits}`, state.reports);
+    },
+  };
+}
