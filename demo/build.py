@@ -7,7 +7,7 @@
     *.js, page/             the worker and the page, as in demo/
     page/vendor/            uPlot, from npm
     books/                  the bundled books, fetched on demand
-    NOTICES.md              whose work this is, and under which licence
+    NOTICES.txt             and LICENSE: whose work this is, and under which licence
 
 The version is a hash of the content, so that a browser may keep what it has for ever. The same inputs make
 the same bytes, except that another release of zlib may compress them otherwise.
@@ -114,7 +114,8 @@ def _copied(root: Path) -> dict[str, Path]:
     found["page/vendor/uplot.js"] = npm / "uplot" / "dist" / "uPlot.esm.js"
     found["page/vendor/uplot.css"] = npm / "uplot" / "dist" / "uPlot.min.css"
     found["page/vendor/uplot.LICENSE.txt"] = npm / "uplot" / "LICENSE"
-    found["NOTICES.md"] = demo / "NOTICES.md"
+    found["NOTICES.txt"] = demo / "NOTICES.txt"
+    found["LICENSE"] = root / "LICENSE"
     for path in [*demo.glob("*"), *(demo / "page").rglob("*")]:
         if path.suffix in PAGE_FILES:
             found[path.relative_to(demo).as_posix()] = path

@@ -44,9 +44,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             place = f"{PLACE}/{folder.name}/{path.relative_to(folder).as_posix()}"
-            file = File.generated(config, place, abs_src_path=str(path))
-            file.dest_uri = place  # as it is, whatever MkDocs makes of files called .md
-            files.append(file)
+            files.append(File.generated(config, place, abs_src_path=str(path)))
     return files
 
 
@@ -57,7 +55,9 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     up = posixpath.relpath(".", page.url or ".")
     address = f"{up}/{PLACE}/{_state['version']}/{SCRIPT}"
     script = f'<script type="module" src="{address}"></script>'
-    return content.replace(MARK, f"{MARKUP.read_text(encoding='utf-8')}\n{script}")
+    # Instant navigation assigns to each [href], which throws on SVG's <use>; its older name is safe.
+    markup = MARKUP.read_text(encoding="utf-8").replace("<use href=", "<use xlink:href=")
+    return content.replace(MARK, f"{markup}\n{script}")
 
 
 def on_post_build(config: MkDocsConfig) -> None:

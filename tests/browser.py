@@ -53,15 +53,16 @@ class StaticFiles(SimpleHTTPRequestHandler):
     extensions_map = {**SimpleHTTPRequestHandler.extensions_map, **TYPES}  # noqa: RUF012
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, *given: Any, prefix: str, folders: Mapping[str, Path], **named: Any) -> None:
-        self.prefix, self.folders = prefix, folders
-        super().__init__(*given, **named)
+    def __init__(self, *given: Any, root: str, prefix: str, folders: Mapping[str, Path]) -> None:
+        self.root, self.prefix, self.folders = root, prefix, folders
+        super().__init__(*given, directory=root)
 
     def translate_path(self, path: str) -> str:
         wanted = urlsplit(path).path
         if not wanted.startswith(self.prefix):
-            return str(Path(self.directory) / "outside the prefix")
+            return str(Path(self.root) / "outside the prefix")
         inside = wanted.removeprefix(self.prefix)
+        self.directory = self.root
         for place, folder in self.folders.items():
             if inside.startswith(place):
                 self.directory, inside = str(folder), inside.removeprefix(place)
@@ -79,7 +80,7 @@ def serve(
     """Serves `folder` under `prefix` of a free port of 127.0.0.1; the address ends with a slash."""
     assert prefix.startswith("/")
     assert prefix.endswith("/")
-    handler = partial(StaticFiles, directory=str(folder), prefix=prefix, folders=folders or {})
+    handler = partial(StaticFiles, root=str(folder), prefix=prefix, folders=folders or {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
