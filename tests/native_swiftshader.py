@@ -1,4 +1,4 @@
-"""Trains natively on the software renderer that Chromium brings: `python native_swiftshader.py < job > result`.
+"""Trains natively on the software renderer that Chromium brings; JSON of a job in, JSON of the run out.
 
 Run as a process of its own, because a Vulkan driver is chosen once a process; `train_natively` does that.
 """
@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from pages.device_training import train
+
 from trainer.devices import open_device
 
 DRIVER = "vk_swiftshader_icd.json"
 
 
-def train_natively(job: dict[str, Any], browser: Path) -> dict[str, Any]:
-    """The result of `job` on the SwiftShader that lies beside the executable of Chromium.
+def train_natively(job: dict[str, Any], browser: str) -> dict[str, Any]:
+    """The result of `job` on the SwiftShader that lies beside Chromium's executable, `browser`.
 
     VK_ICD_FILENAMES is what older Vulkan loaders call VK_DRIVER_FILES.
     """
-    driver = str(driver_beside(browser))
+    driver = str(driver_beside(Path(browser)))
     done = subprocess.run(
         [sys.executable, __file__],
         input=json.dumps(job),

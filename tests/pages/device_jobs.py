@@ -11,7 +11,6 @@ from typing import Any
 
 import device_training
 import device_worker  # pyright: ignore[reportMissingImports]
-import js  # pyright: ignore[reportMissingImports]
 from pyodide.ffi import create_proxy  # pyright: ignore[reportMissingImports]
 
 from demo.device import BrowserDevice, BrowserExecutable, DeviceLost
@@ -68,29 +67,65 @@ async def close(handle: int) -> None:
     executables.pop(handle).close()
 
 
-async def make_pipelines(modules: list[dict[str, str]]) -> int:
-    """Compile kernels alone; how many there are now."""
-    pipelines = await device.gpu.pipelines(js.JSON.parse(json.dumps(modules)), lambda done, total: None)
-    return len(pipelines)
+async def refusals(modules: list[dict[str, str]]) -> list[str]:
+    """What the browser's compiler says against these kernels."""
+    return json.loads(await device_worker.refusals(json.dumps(modules)))
+
+
+# ---------------------------------------------------------------- bytes and their order
+
+
+def fill(**programs: dict[str, Any]) -> tuple[Plan, Tensor]:
+    """A plan of programs that each set a tensor of 64 numbers, by the constants of `random.fill`."""
+    plan = Plan()
+    out = plan.tensor("out", (64,), role="state")
+    for name, constants in programs.items():
+        with plan.program(name):
+            plan.dispatch("random.fill", grid=(1, 1, 1), constants=constants, out=out)
+    plan.finish()
+    return plan, out
+
+
+async def order() -> list[float]:
+    """What reads find that are under way while more work is queued: what was queued before them."""
+    programs = {f"fill{i}": {"N": 64, "VALUE": float(i)} for i in range(8)}
+    plan, out = fill(**programs)
+    executable = await device.compile(plan)
+    readings = []
+    for name in programs:
+        executable.run([name])
+        readings.append(asyncio.create_task(executable.read(out)))
+        await asyncio.sleep(0)
+    executable.run([])  # nothing, which is allowed
+    values = [(await reading).cast("f")[63] for reading in readings]
+    executable.close()
+    return values
+
+
+async def round_trip(size: int) -> bool:
+    """Whether `size` bytes come back as they went, from each kind of bytes that the trainer writes."""
+    plan = Plan()
+    tensor = plan.tensor("tensor", (size // 4,), "u32", "state")
+    plan.finish()
+    executable = await device.compile(plan)
+    pattern = bytes(i * 37 % 251 for i in range(4093))
+    same = True
+    for shift in range(3):
+        data = (pattern[shift:] * (size // 4000))[:size]
+        kinds = (data, bytearray(data), memoryview(data).cast("I"))
+        await executable.write(tensor, kinds[shift])
+        same = same and await executable.read(tensor) == data
+    executable.close()
+    return same
 
 
 # ---------------------------------------------------------------- what goes wrong
 
 
-def fill(constants: dict[str, Any]) -> tuple[Plan, Tensor]:
-    """A plan whose program `fill` sets a tensor of 64 numbers to `constants["VALUE"]`."""
-    plan = Plan()
-    out = plan.tensor("out", (64,), role="state")
-    with plan.program("fill"):
-        plan.dispatch("random.fill", grid=(1, 1, 1), constants=constants, out=out)
-    plan.finish()
-    return plan, out
-
-
 async def compile_errors() -> dict[str, str]:
     """What is said of a shader that does not compile, of a buffer over the limit, and of one over memory."""
-    broken, _ = fill({"VALUE": 1.0})  # N is missing
-    huge, _ = fill({"N": 64, "VALUE": 1.0})
+    broken, _ = fill(fill={"VALUE": 1.0})  # N is missing
+    huge, _ = fill(fill={"N": 64, "VALUE": 1.0})
     huge.buffers[0] = 1 << 40
     unlimited = BrowserDevice(device_worker.gpu)
     unlimited.info = replace(device.info, limits={})
@@ -102,9 +137,9 @@ async def compile_errors() -> dict[str, str]:
 
 
 async def lose() -> dict[str, Any]:
-    """What every call says once the device is lost, one of them while it was under way."""
+    """What every call says once the device is lost, and one that is under way then; and a GPU opened anew."""
     other = BrowserDevice(await device_worker.openGpu())
-    plan, out = fill({"N": 64, "VALUE": 2.5})
+    plan, out = fill(fill={"N": 64, "VALUE": 2.5})
     executable = await other.compile(plan)
     executable.run(["fill"])
     values = list((await executable.read(out)).cast("f"))
@@ -128,7 +163,7 @@ async def go_wrong() -> dict[str, Any]:
     heard: list[str] = []
     listener = create_proxy(heard.append)
     gpu = await device_worker.openGpu(listener)
-    plan, out = fill({"N": 64, "VALUE": 1.0})
+    plan, out = fill(fill={"N": 64, "VALUE": 1.0})
     executable = await BrowserDevice(gpu).compile(plan)
     executable.replay.write(0, 1 << 20, bytes(4))  # behind the buffer's end
     said = [await _error(executable.finish()), await _error(executable.read(out))]
@@ -140,7 +175,7 @@ async def go_wrong() -> dict[str, Any]:
 async def progress() -> list[list[Any]]:
     """The events of a compilation."""
     events: list[Progress] = []
-    plan, _ = fill({"N": 64, "VALUE": 1.0})
+    plan, _ = fill(fill={"N": 64, "VALUE": 1.0})
     (await device.compile(plan, events.append)).close()  # pyright: ignore[reportArgumentType]
     return [[event.stage, event.done, event.total] for event in events]
 
@@ -153,8 +188,6 @@ async def _error(coroutine: Any, kind: type[DeviceError] = DeviceError) -> str:
     return "no error"
 
 
-JOBS = {
-    job.__name__: job
-    for job in (info, train, compile_plan, write, run, read, finish, close, make_pipelines)
-    + (compile_errors, lose, go_wrong, progress)
-}
+_NATIVE = (compile_plan, write, run, read, finish, close, refusals)
+_OWN = (info, train, order, round_trip, compile_errors, lose, go_wrong, progress)
+JOBS = {job.__name__: job for job in (*_NATIVE, *_OWN)}

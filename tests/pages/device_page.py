@@ -78,9 +78,7 @@ class PageExecutable:
         self.handle = handle
 
     async def write(self, tensor: Tensor, data: bytes | bytearray | memoryview) -> None:
-        self.jobs(
-            "write", handle=self.handle, tensor=tensor.name, data=base64.b64encode(data).decode()
-        )
+        self.jobs("write", handle=self.handle, tensor=tensor.name, data=base64.b64encode(data).decode())
 
     async def read(self, tensor: Tensor) -> memoryview:
         data = self.jobs("read", handle=self.handle, tensor=tensor.name)

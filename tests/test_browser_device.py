@@ -1,0 +1,183 @@
+"""The page's device in Chromium, on its software renderer: kernels, errors, loss, and a run as natively."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from shutil import which
+from typing import Any
+
+import pytest
+from kernel_cases import CASES
+from kernel_runs import Case, assert_close, run
+from native_swiftshader import train_natively
+from pages.device_page import Jobs, PageDevice, drive, open_jobs
+from playwright.sync_api import Browser
+
+from demo.device import flatten, shader
+from trainer.config import PRESETS
+from trainer.corpus import read_bundled
+from trainer.devices import Device
+from trainer.kernels import Tuning
+from trainer.model import build
+from trainer.plan import Plan
+
+pytest_plugins = ("browser",)
+
+JOB = {
+    "model": {"layers": 2, "width": 32, "heads": 2, "context": 32, "vocab": 257},
+    "train": {
+        "steps": 50,
+        "batch": 4,
+        "warmup": 5,
+        "learning_rate": 3e-3,
+        "eval_every": 25,
+        "eval_batches": 2,
+        "sample_every": 0,
+        "save_every": 0,
+        "log_every": 10,
+        "seed": 7,
+    },
+    "text": next(book.text for book in read_bundled() if "Alice" in book.title)[:20_000],
+}
+
+# The first and the last case of each kernel in each variant: a small shape and a large one.
+PICKED = {(case.kernel, variant): case for case in reversed(CASES) for variant in case.variants}
+PICKED_LAST = {(case.kernel, variant): case for case in CASES for variant in case.variants}
+RUNS = [
+    pytest.param(case, variant, id=f"{case.name}-{variant}")
+    for (kernel, variant), first in sorted(PICKED.items())
+    for case in {first.name: first, PICKED_LAST[kernel, variant].name: PICKED_LAST[kernel, variant]}.values()
+]
+
+
+@pytest.fixture(scope="module")
+def jobs(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    with open_jobs(chromium, tmp_path_factory.mktemp("sources")) as jobs:
+        yield jobs
+
+
+@pytest.fixture(scope="module")
+def page_device(jobs: Jobs) -> PageDevice:
+    return PageDevice(jobs)
+
+
+def test_a_software_renderer_is_known_as_one_and_has_the_default_limits(page_device: PageDevice) -> None:
+    info = page_device.info
+    assert (info.backend, info.kind, info.software) == ("WebGPU", "CPU", True)
+    assert "swiftshader" in info.name
+    assert info.tuning == Tuning(software=True)
+    assert info.limits["max-buffer-size"] == 256 << 20
+    assert info.limits["max-storage-buffer-binding-size"] == 128 << 20
+    assert info.limits["max-compute-workgroup-storage-size"] == 16 << 10
+
+
+# ---------------------------------------------------------------- kernels
+
+
+@pytest.mark.parametrize("software", [True, False], ids=["software", "gpu"])
+def test_the_browser_takes_every_kernel_of_every_preset(software: bool, jobs: Jobs) -> None:
+    """Chromium's compiler is stricter than the native one."""
+    shaders: set[tuple[str, str, str]] = set()
+    for preset in PRESETS.values():
+        plan = build(
+            preset.model,
+            train=preset.train,
+            tokens=100_000,
+            evaluation_batch=preset.train.batch,
+            generate=True,
+            tuning=Tuning(software=software),
+        ).plan
+        shaders |= {shader(dispatch) for program in plan.programs.values() for dispatch in program.dispatches}
+    assert len(shaders) > 100
+    modules = [{"kernel": kernel, "code": code} for kernel, _, code in sorted(shaders)]
+    assert jobs("refusals", modules=modules) == []
+
+
+def test_a_refused_kernel_is_noticed(jobs: Jobs) -> None:
+    (refusal,) = jobs(
+        "refusals", modules=[{"kernel": "some.kernel", "code": "fn f() -> u32 {\n return 1.5; }"}]
+    )
+    assert refusal.startswith("some.kernel, line 2: ")
+
+
+@pytest.mark.parametrize(("case", "variant"), RUNS)
+def test_kernels_agree_with_their_twins(
+    case: Case, variant: str, page_device: PageDevice, reference64: Device
+) -> None:
+    expected = drive(run(reference64, case, variant))[0]
+    assert_close(case, drive(run(page_device, case, variant))[0], expected)
+
+
+# ---------------------------------------------------------------- the protocol
+
+
+def test_what_dispatches_share_is_made_once() -> None:
+    plan = Plan()
+    a, b = plan.tensor("a", (64,), role="state"), plan.tensor("b", (64,), role="state")
+    with plan.program("twice"):
+        for out in (a, b, a):
+            plan.dispatch("random.fill", grid=(1, 1, 1), constants={"N": 64, "VALUE": 1.0}, out=out)
+    plan.finish()
+    flat = flatten(plan)
+    assert [pipeline["kernel"] for pipeline in flat["pipelines"]] == ["random.fill"]
+    assert [group["entries"][0][1:] for group in flat["groups"]] == [(0, 0, 256), (1, 0, 256)]
+    assert flat["programs"] == {"twice": [0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1]}
+
+
+def test_reads_find_what_was_queued_before_them(jobs: Jobs) -> None:
+    assert jobs("order") == list(range(8))
+
+
+@pytest.mark.parametrize("size", [4, 1000, 20 << 20])
+def test_bytes_come_back_as_they_went(size: int, jobs: Jobs) -> None:
+    assert jobs("round_trip", size=size)
+
+
+def test_compilation_tells_how_far_it_is(jobs: Jobs) -> None:
+    assert jobs("progress") == [["compile", 1, 1]]
+
+
+def test_what_cannot_be_compiled_says_why(jobs: Jobs) -> None:
+    said = jobs("compile_errors")
+    assert said["shader"].startswith("the GPU refuses the kernel random.fill (line ")
+    assert "unresolved value 'N'" in said["shader"]
+    assert "needs a buffer of 1,048,576 MiB" in said["limit"]
+    assert "cannot hold 1,048,576 MiB" in said["memory"]
+    assert said["memory"].endswith("choose a smaller preset, batch or context")
+
+
+def test_after_the_loss_of_the_device_every_call_says_so(jobs: Jobs) -> None:
+    result = jobs("lose")
+    assert result["values"] == [2.5] * 64
+    assert len(result["said"]) == 7
+    assert all(said.startswith("the GPU was lost (") for said in result["said"])
+
+
+def test_errors_outside_any_call_are_told_and_stop_the_next_one(jobs: Jobs) -> None:
+    result = jobs("go_wrong")
+    assert len(result["heard"]) == 1
+    assert "Write range" in result["heard"][0]
+    assert all(said.startswith("the GPU reports an error (Write range") for said in result["said"])
+    assert jobs("info")["problems"] == []  # of the device that all other tests use
+
+
+# ---------------------------------------------------------------- one trainer, two hosts
+
+
+def test_a_run_in_the_page_equals_the_native_one_to_the_bit(jobs: Jobs, chromium: Browser) -> None:
+    """On one renderer, SwiftShader, though Chromium's compiler (Tint) makes other SPIR-V of the kernels than
+    the native one (naga) does: neither contracts, reorders or approximates what the kernels say. (Between
+    renderers that does not hold. Mesa's lavapipe has other approximations of exp and inverseSqrt: the same
+    initial weights, and losses that are an ulp apart in one step of five.)
+    """
+    native = train_natively(JOB, which("chromium") or chromium.browser_type.executable_path)
+    page: dict[str, Any] = jobs("train", **JOB)
+    assert "SwiftShader" in native["device"]["name"]
+    assert page["before"] == native["before"]
+    for what in ("losses", "norms", "rates", "validation", "counters", "after"):
+        assert page[what] == native[what], what
+    assert len(page["losses"]) == 50
+    assert page["before"] != page["after"]
+    assert page["validation"][0] == pytest.approx(math.log(257), abs=0.1)
+    assert page["validation"][-1] < 0.7 * page["validation"][0]
