@@ -1,6 +1,7 @@
 // What the page and its worker say to each other: every message that there is.
 //
-// The page sends commands; each has an `id` and gets one reply, {reply: id, result} or {reply: id, error}.
+// The page sends commands; each has an `id` and gets one reply, {reply: id, result} or {reply: id, error}, where
+// the error is {kind, title, note, details}; its kind is "stopped" where a command was asked to end.
 // In between and at any time the worker sends events. Trainer events are those of trainer/events.py, as
 // `to_json` writes them ({event: "step", step, loss, ...}); the ones below are the page's own.
 // demo/protocol.py holds the same lists for the Python side, and a test holds the two together.
@@ -12,7 +13,9 @@ export const COMMANDS = {
   // Measures f32 matmul for about 0.3 s. Reply: {gflops}
   measure: [],
   // sources: [{kind: "books"} | {kind: "gutenberg", name} | {kind: "text", title, text}]
-  // Reply: {documents: [{title, author, bytes, words, licence, source, split}], preview: string}
+  // Reply: {documents: [{title, author, bytes, words, licence, source, split}], preview: string,
+  // failed: [{name, title, problem}]}; split is "training", "held-out" or, for a single text, "both".
+  // What did not arrive is a `trouble` too, and the rest may be used.
   load: ["sources"],
   // The beginning of a document. Reply: {text}
   preview: ["index"],
@@ -26,11 +29,13 @@ export const COMMANDS = {
   tokenize: [],
   // model, train: fields of ModelConfig and TrainConfig, or {preset}. Reply: Budget, or {error} for bad fields
   estimate: ["model", "train"],
-  // Begins (or with `run` continues) training. Reply when it has begun: {run, step}
+  // Begins training, or with `run` continues that run from where it is, else from its last save; `train` holds
+  // what is to change then: {steps}, {learning_rate}, {batch}. Reply when it has begun: {run, step}
   train: ["model", "train", "run"],
   // Reply when no step is under way any more: {step}
   pause: [],
   resume: [],
+  // Ends the training, and whatever of load, train_tokenizer, tokenize and evaluate is under way. Reply: {step}
   stop: [],
   // Tokens come as `token` events. Reply at the end: {count, stopped}
   generate: ["prompt", "config"],
@@ -39,12 +44,17 @@ export const COMMANDS = {
   evaluate: [],
   // The kept runs. Reply: {runs: [{name, title, step, steps, loss, bytes, date}], quota: {used, available}}
   runs: [],
+  // Makes a run the current one. Reply: {run, title, step, steps, model, train, documents, tokens, report, events}:
+  // what load and tokenize replied of its text (documents and tokens are null where it is not here), what
+  // evaluate replied last, and the run's events from its beginning
   open_run: ["run"],
   rename_run: ["run", "title"],
   delete_run: ["run"],
-  // Reply: {zip: Uint8Array, name}; import takes the same bytes
+  // Reply: {zip: Uint8Array, name}; import takes the same bytes, or a zip of a native run. Its reply: {run, title}
   export_run: ["run"],
   import_run: ["zip"],
+  // Makes this tab the owner of a run that another tab trains; the other one is told, and stops
+  take_over: ["run"],
   // Saves now, as on hiding the page. Reply: {step}
   save: [],
 };
@@ -57,6 +67,6 @@ export const EVENTS = {
   merge: ["count", "total", "newest", "bytes_per_token"],
   // One generated token; alternatives: [{text, probability}], the five likeliest
   token: ["id", "text", "probability", "alternatives"],
-  // The GPU was lost, Python stopped, storage is full, ...: what, and whether the run can go on
+  // What went wrong beside any command: lost, lost_again, not_finite, quota, network, hash, other_tab, crash
   trouble: ["kind", "title", "note", "details"],
 };
