@@ -1,0 +1,256 @@
+"""One training run of the page: it can be held at a step boundary, looked at and saved, and goes on as if
+nothing had been; and what it told is kept, so that the charts come back with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from demo import trouble
+from demo.archive import LOG
+from demo.material import Material
+from demo.store import Chunks, Full, RunStore
+from trainer import checkpoint
+from trainer.checkpoint import Checkpoint
+from trainer.config import ModelConfig, TrainConfig, to_dict
+from trainer.devices import Device
+from trainer.errors import StorageError
+from trainer.events import Event, Progress, RunEnded, Saved, Step, Validation, to_json
+from trainer.train import Snapshot, Trainer
+
+MOST_SKIPPED = 10  # steps in a row that were not finite, before a run is stopped
+
+Post = Callable[[dict[str, Any]], None]
+
+
+class Gate(asyncio.Event):
+    """An event that also tells when somebody waits for it in vain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited = asyncio.Event()
+
+    async def wait(self) -> Literal[True]:
+        while not self.is_set():  # again, where it was set and cleared before the waiting task came to run
+            self.waited.set()
+            await super().wait()
+        self.waited.clear()
+        return True
+
+
+class Training:
+    """A trainer at work, with the reader's wish to pause and everybody else's need of quiet."""
+
+    def __init__(self, run: str, title: str, material: Material, post: Post, log: Sequence[str] = ()) -> None:
+        self.run = run
+        self.title = title
+        self.material = material
+        self.post = post
+        self.log = list(log)  # lines of JSON, an event each
+        self.paused = False
+        self.ended = ""  # the reason, once it has
+        self.lost = False  # the device
+        self.foreign = False  # another tab has taken the run over
+        self.saved = 0  # the last step that is safe
+        self.full = False  # storage; told once
+        self.skipped = 0  # steps in a row
+        self.validation: float | None = None
+        self.loss: float | None = None
+        self._seconds: list[tuple[int, float]] = []  # of steps since the last save
+        self._quiet = 0  # who needs it
+        self._saving = asyncio.Lock()
+        self.trainer: Trainer
+        self.task: asyncio.Task[None]
+
+    async def begin(
+        self, device: Device, model: ModelConfig, config: TrainConfig, resume: Checkpoint | None
+    ) -> None:
+        """Compile, and make or load the weights. Raises TrainerError."""
+        self.model, self.config = model, config
+        assert self.material.tokenizer is not None
+        assert self.material.dataset is not None
+        self.trainer = await Trainer.create(
+            device,
+            model,
+            config,
+            self.material.tokenizer,
+            self.material.dataset,
+            on_event=self.hear,
+            extra_state={"text": self.material.text_config()},
+            resume=resume,
+        )
+        # The trainer cannot say when its loop has come to rest after `pause`; the event it waits on can.
+        self.gate = self.trainer._running = Gate()
+        self.gate.set()
+        self.log = [line for line in self.log if json.loads(line).get("step", 0) <= self.trainer.step]
+
+    @property
+    def step(self) -> int:
+        return self.trainer.step
+
+    @property
+    def active(self) -> bool:
+        """Whether steps are still to come from this object."""
+        return not self.task.done()
+
+    def hear(self, event: Event) -> None:
+        """Reads the trainer's events: keeps them, passes them on, and watches for a loss that is none."""
+        data = {name: finite(value) for name, value in to_json(event).items()}
+        if isinstance(event, RunEnded):
+            if self.lost or self.foreign:
+                return  # told as a trouble; the run itself has not ended
+            self.ended = event.reason
+        if not isinstance(event, Progress):
+            self.log.append(json.dumps({"time": round(time.time(), 3), **data}, ensure_ascii=False))
+        if isinstance(event, Validation):
+            self.validation = event.loss
+        if isinstance(event, Step):
+            self.loss = event.loss
+            self.skipped = self.skipped + 1 if event.skipped else 0
+            self._seconds.append((event.step, event.seconds))
+            if self.skipped == MOST_SKIPPED:
+                self._ask_to_stop()
+        self.post(data)
+
+    # ---------------------------------------------------------------- control
+
+    @asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        """No step is under way within this context; training goes on after it, unless it was paused."""
+        self._quiet += 1
+        try:
+            await self._hold()
+            yield
+        finally:
+            self._quiet -= 1
+            self._go_on()
+
+    async def _hold(self) -> None:
+        if not self.active:
+            return
+        self.trainer.pause()
+        waiting = asyncio.ensure_future(self.gate.waited.wait())
+        try:
+            await asyncio.wait([waiting, self.task], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+
+    def _go_on(self) -> None:
+        if not self._quiet and not self.paused:
+            self.trainer.proceed()
+
+    async def pause(self) -> None:
+        """Hold until `resume`; returns when no step is under way any more."""
+        self.paused = True
+        await self._hold()
+
+    def resume(self) -> None:
+        self.paused = False
+        self._go_on()
+
+    async def stop(self) -> None:
+        """End the run; returns when it has ended."""
+        self._ask_to_stop()
+        await asyncio.wait([self.task])
+
+    def _ask_to_stop(self) -> None:
+        self.paused = False  # or it would be held before it sees that it is to stop
+        self.trainer.stop()
+
+    async def abandon(self) -> None:
+        """End the run without waiting for the device, which is lost, or is not to be used any more."""
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+    # ---------------------------------------------------------------- saving
+
+    async def save(self, store: RunStore) -> None:
+        """Keep this moment. Where storage is full, training goes on and the page is told, once."""
+        async with self._saving:
+            if self.foreign or self.lost or self.saved == self.step > 0:
+                return
+            async with self.quiet():
+                snapshot = await self.trainer.snapshot()
+                log = "".join(f"{line}\n" for line in self.log)
+            files = {**checkpoint_files(snapshot), LOG: [log.encode()]}
+            try:
+                await store.save(self.run, self.info(snapshot.step), files, self.material.files())
+            except StorageError as error:
+                if not self.full:
+                    self.post(trouble.event(no_room(error)))
+                self.full = True
+                return
+            self.full = False
+            self.saved = snapshot.step
+            self._seconds = [entry for entry in self._seconds if entry[0] >= snapshot.step]
+            self.hear(Saved(snapshot.step, f"browser:{self.run}"))
+
+    def info(self, step: int) -> dict[str, Any]:
+        """What the list of runs shows."""
+        return {
+            "title": self.title,
+            "step": step,
+            "steps": self.config.steps,
+            "loss": finite(self.loss if self.validation is None else self.validation),
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "model": to_dict(self.model),
+            "train": to_dict(self.config),
+        }
+
+    @property
+    def unsaved_seconds(self) -> float:
+        """Of training since the last save."""
+        return self._seconds[-1][1] - self._seconds[0][1] if self._seconds else 0.0
+
+    async def checkpoint(self) -> Checkpoint:
+        """This moment, to go on from."""
+        async with self.quiet():
+            return as_checkpoint(self.run, await self.trainer.snapshot())
+
+
+def as_checkpoint(run: str, snapshot: Snapshot) -> Checkpoint:
+    """A snapshot as if it had been saved and loaded."""
+    return Checkpoint(
+        Path(run),
+        snapshot.step,
+        snapshot.model,
+        snapshot.weights,
+        snapshot.tokenizer,
+        snapshot.state,
+        snapshot.optimizer,
+    )
+
+
+def checkpoint_files(snapshot: Snapshot) -> dict[str, Chunks]:
+    """A snapshot as the files of a checkpoint."""
+    return dict(
+        checkpoint.to_files(
+            snapshot.step,
+            snapshot.model,
+            snapshot.weights,
+            snapshot.tokenizer,
+            snapshot.state,
+            snapshot.optimizer,
+        )
+    )
+
+
+def no_room(error: StorageError) -> trouble.Trouble:
+    """A refused save, in the page's words."""
+    if isinstance(error, Full):
+        return trouble.quota(error.needed, error.left)
+    return trouble.Trouble(
+        "quota", "Storage refuses: not saving", "Training goes on. Export this run.", str(error)
+    )
+
+
+def finite(value: Any) -> Any:
+    """JSON has no word for a number that is not finite but null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
