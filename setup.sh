@@ -85,9 +85,33 @@ setup: without one, only `--device reference` runs. To install it:
 END
 }
 
+# The tests of the page drive a Chromium: the system's, or the one that Playwright downloads.
+has_chromium() {
+    for name in chromium chromium-browser google-chrome; do
+        if command -v "$name" >/dev/null 2>&1; then return 0; fi
+    done
+    "$(environment_python)" - 2>/dev/null <<'END'
+from pathlib import Path
+from playwright.sync_api import sync_playwright
+with sync_playwright() as playwright:
+    raise SystemExit(not Path(playwright.chromium.executable_path).exists())
+END
+}
+
+check_chromium() {
+    if has_chromium; then return; fi
+    if is_debian_root && apt_install chromium && has_chromium; then return; fi
+    cat >&2 <<END
+setup: no Chromium was found; the tests of the page need one. To install it:
+    Debian           sudo apt-get install chromium
+    elsewhere        $(environment_python) -m playwright install chromium
+END
+}
+
 if ! is_new_enough "$(environment_python)"; then
     make_environment
 fi
 echo "setup: installing what pyproject.toml names into $folder"
 "$(environment_python)" -m pip install --quiet --disable-pip-version-check --editable ".[$extra]"
 check_gpu_driver
+check_chromium

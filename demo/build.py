@@ -151,7 +151,7 @@ def _check_npm(root: Path) -> None:
     for name, version in wanted.items():
         if _npm_version(root, name) != version:
             here = _npm_version(root, name) or "not installed"
-            raise BuildError(f"the npm package {name} {version} is needed ({here})", "run: npm ci")
+            raise BuildError(f"the npm package {name} {version} is needed ({here})", "run: npm ci, or make site")
 
 
 def _npm_version(root: Path, name: str) -> str:

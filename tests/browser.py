@@ -8,7 +8,7 @@
 
 Playwright's loop runs in the thread that uses it: asyncio.run() fails there while Chromium is open. The
 fixture `chromium` therefore lives as long as one module; natively computed values of that module go through
-a subprocess, a thread, or a fixture that is made before it.
+a subprocess, a thread, or a fixture that is made before it. (PYTEST_DONT_REWRITE: asserts carry messages.)
 """
 
 from __future__ import annotations
