@@ -175,7 +175,8 @@ const REDUCERS = {
   loading: (state, { done, total }) => { state.loading = { done, total }; },
   merge(state, e) {
     Object.assign(state, { mergeCount: e.count, bytesPerToken: e.bytes_per_token });
-    state.merges = [...e.newest.map((m, i) => ({ ...m, number: e.count - i })), ...state.merges].slice(0, KEPT_MERGES);
+    const newest = e.newest.toReversed().map((m, i) => ({ ...m, number: e.count - i }));
+    state.merges = [...newest, ...state.merges].slice(0, KEPT_MERGES);
     Object.assign(state.stages.tokenizer, { done: e.count, total: e.total });
   },
   progress(state, e) {

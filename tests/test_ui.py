@@ -1,0 +1,395 @@
+"""The page's UI in Chromium, with a worker that answers from the recorded run: no Python, no GPU work.
+
+Screenshots of all widths and both colour schemes go to the folder that TABULA_SHOTS names, if it is set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import material
+import pytest
+from browser import WatchedPage, serve, wait_until, watched
+from playwright.sync_api import Browser, Page, expect
+
+from trainer.config import PRESETS
+
+pytest_plugins = ("browser",)
+
+ROOT = Path(__file__).parent.parent
+PAGES = Path(__file__).parent / "pages" / "ui"
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+NASTY = "<img src=x onerror=document.title='taken'>"
+SHOTS = os.environ.get("TABULA_SHOTS", "")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The markup on a bare page with Material's styles, as the site has them."""
+    folder = tmp_path_factory.mktemp("ui")
+    styles = Path(material.__file__).parent / "templates" / "assets" / "stylesheets"
+    for name, pattern in (("material.css", "main.*.min.css"), ("palette.css", "palette.*.min.css")):
+        text = next(styles.glob(pattern)).read_text(encoding="utf-8")
+        (folder / name).write_text(re.sub(r"/\*# sourceMappingURL.*?\*/", "", text), encoding="utf-8")
+    shutil.copytree(ROOT / "demo" / "page", folder / "bundle" / "page")
+    shutil.copy(ROOT / "demo" / "protocol.js", folder / "bundle")
+    vendor = folder / "bundle" / "page" / "vendor"
+    vendor.mkdir()
+    shutil.copy(ROOT / "node_modules" / "uplot" / "dist" / "uPlot.esm.js", vendor / "uplot.js")
+    shutil.copy(ROOT / "node_modules" / "uplot" / "dist" / "uPlot.min.css", vendor / "uplot.css")
+    shutil.copytree(ROOT / "docs" / "assets" / "fonts", folder / "fonts")
+    shutil.copy(ROOT / "docs" / "assets" / "fonts.css", folder)
+    shutil.copy(PAGES / "worker.js", folder)
+    shell = (PAGES / "index.html").read_text(encoding="utf-8")
+    markup = (ROOT / "demo" / "page" / "demo.html").read_text(encoding="utf-8")
+    (folder / "index.html").write_text(shell.replace("<!-- markup -->", markup), encoding="utf-8")
+    with serve(folder) as base:
+        yield base
+
+
+@contextmanager
+def demo(
+    browser: Browser, site: str, worker: str = "", *, gpu: str = "adapter", scheme: str = "default", **options: Any
+) -> Iterator[WatchedPage]:
+    """The page, ready: `gpu` is adapter, software, none (no adapter) or missing (no WebGPU)."""
+    info = {"adapter": "{vendor: 'apple', architecture: 'm1'}", "software": "{architecture: 'swiftshader'}"}
+    adapter = f"{{info: {info[gpu]}}}" if gpu in info else "null"
+    value = "undefined" if gpu == "missing" else f"{{requestAdapter: async () => ({adapter})}}"
+    options = {"viewport": {"width": 1440, "height": 1000}, "reduced_motion": "reduce", **options}
+    with watched(browser, **options) as page:
+        page.set_default_timeout(10_000)
+        page.add_init_script(f'Object.defineProperty(Navigator.prototype, "gpu", {{get: () => ({value})}});')
+        page.goto(f"{site}index.html?{urlencode({'worker': worker, 'scheme': scheme})}")
+        expect(page.locator('[data-t="device"]')).not_to_have_text("Device")
+        yield page
+
+
+def title(page: Page) -> Any:
+    return page.locator('.run [data-t="title"]')
+
+
+def head(page: Page, stage: str) -> Any:
+    return page.locator(f'[data-stage="{stage}"] .stage__head button')
+
+
+def press(page: Page, label: str) -> None:
+    page.locator(".run__actions").get_by_role("button", name=label, exact=True).click()
+
+
+def train(page: Page) -> None:
+    """Start, and wait until all is done."""
+    press(page, "Start")
+    expect(head(page, "eval")).to_contain_text("bits/byte")
+    expect(title(page)).to_have_text(re.compile("^Trained: 300 steps in"))
+
+
+def test_a_reader_goes_through_all_six_stages(chromium: Browser, site: str) -> None:
+    with demo(chromium, site) as page:
+        expect(title(page)).to_have_text("Ready to train on this device")
+        page.get_by_text("Nano", exact=True).click()
+        expect(page.locator('[data-t="fact-parameters"]')).to_have_text("0.11 M")
+        train(page)
+        for stage, says in {
+            "data": "2 books", "tokenizer": "1,024 tokens", "tokenize": "1.19 M tokens",
+            "train": "Loss ", "infer": "Step 300", "eval": "2.68 bits/byte",
+        }.items():  # fmt: skip
+            expect(head(page, stage)).to_contain_text(says)
+        head(page, "data").click()
+        page.get_by_role("button", name="Black Beauty").click()
+        expect(page.locator('[data-t="preview"]')).to_have_text("The beginning of Black Beauty.")
+        head(page, "tokenizer").click()
+        expect(page.locator('[data-t="merges"] tr')).to_have_count(12)
+        page.get_by_label("Try any text").fill("Some other words")
+        expect(page.locator('[data-t="try-note"]')).to_contain_text("16 bytes, ")
+        head(page, "tokenize").click()
+        expect(page.locator('[data-t="unigram"]')).to_have_text("5.81")
+        head(page, "train").click()
+        expect(page.locator('[data-t="samples"] li')).not_to_have_count(0)
+        assert page.locator('[data-t="loss-table"] tr').count() == 13
+        assert page.locator(".plot canvas").count() == 3
+        head(page, "eval").click()
+        expect(page.locator('[data-t="bpb"]')).to_contain_text("gzip")
+        expect(page.locator('[data-t="blimp"]')).to_contain_text("58 of 100")
+        page.watch.assert_clean()
+
+
+def test_it_writes_and_shows_what_else_it_could_have_written(chromium: Browser, site: str) -> None:
+    with demo(chromium, site, gpu="software") as page:
+        train(page)
+        head(page, "infer").click()
+        page.get_by_role("button", name="Write").click()
+        expect(page.locator('[data-t="out-note"]')).to_contain_text("40 tokens, ")
+        tokens = page.locator('[data-t="out"] button')
+        expect(tokens).to_have_count(40)
+        assert [tokens.nth(i).get_attribute("data-p") for i in range(4)] == ["3", "2", "1", "0"]
+        tokens.nth(0).click()
+        page.keyboard.press("ArrowRight")
+        expect(tokens.nth(1)).to_be_focused()
+        expect(page.locator('[data-t="alts"]')).to_contain_text("30%")
+        expect(page.locator('[data-t="alts"]')).to_contain_text("all others")
+        page.get_by_role("button", name="Continue from here with ␣other").click()
+        expect(page.locator('[data-t="out"] .out__given')).to_have_text("Once upon a time there other")
+        expect(page.locator('[data-t="earlier"] li')).to_have_count(1)
+
+
+def test_pause_resume_and_stop(chromium: Browser, site: str) -> None:
+    with demo(chromium, site, "pace=100", gpu="software") as page:
+        press(page, "Start")
+        expect(title(page)).to_have_text(re.compile(r"^Training: step \d+ of 300"))
+        page.keyboard.press("p")
+        expect(title(page)).to_have_text(re.compile(r"^Paused at step"))
+        expect(page.locator('[data-field="layers"]')).to_be_disabled()
+        page.keyboard.press("P")
+        expect(title(page)).to_have_text(re.compile(r"^Training: step"))
+        press(page, "Stop")
+        expect(title(page)).to_have_text(re.compile(r"^Stopped at step \d+ of 300"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "says", "action"),
+    [
+        ("lost", "The GPU stopped at step 150", "Continue"),
+        ("crash", "Python stopped", "Restart"),
+    ],
+)
+def test_a_run_goes_on_after_trouble(
+    chromium: Browser, site: str, kind: str, says: str, action: str
+) -> None:
+    with demo(chromium, site, f"trouble={kind}&pace=20", gpu="software") as page:
+        press(page, "Start")
+        expect(title(page)).to_have_text(says)
+        expect(head(page, "infer")).to_contain_text("Not now")
+        press(page, "Details")
+        expect(page.locator('[data-sheet="details"]')).to_be_visible()
+        page.keyboard.press("Escape")
+        press(page, action)
+        expect(title(page)).to_have_text(re.compile("^Trained: 300 steps|Python stopped"), timeout=15_000)
+
+
+def test_full_storage_is_told_while_training_goes_on(chromium: Browser, site: str) -> None:
+    with demo(chromium, site, "trouble=quota&pace=20", gpu="software") as page:
+        press(page, "Start")
+        expect(title(page)).to_have_text("Storage is full: not saving")
+        press(page, "Manage runs")
+        expect(page.locator('[data-t="runs"] li')).to_have_count(1)
+
+
+def test_too_little_text_asks_for_more(chromium: Browser, site: str) -> None:
+    with demo(chromium, site, "trouble=too_little") as page:
+        press(page, "Start")
+        expect(title(page)).to_have_text("Too little text to train on")
+        press(page, "Add text")
+        expect(page.get_by_label("Paste text here")).to_be_focused()
+
+
+def test_a_visit_later_offers_to_continue(chromium: Browser, site: str) -> None:
+    with demo(chromium, site, "pace=100", gpu="software") as page:
+        press(page, "Start")
+        wait_until(page, "localStorage.getItem('tabula.last') !== null")
+        page.reload()
+        expect(title(page)).to_have_text("Continue “Ten books, nano”?")
+        expect(page.locator('[data-t="note"]')).to_contain_text("Saved at step 100 of 300")
+        press(page, "Continue")
+        expect(title(page)).to_have_text(re.compile(r"^Training: step \d+ of 300"))
+
+
+def test_leaving_the_page_ends_the_worker_and_coming_back_starts_anew(chromium: Browser, site: str) -> None:
+    with demo(chromium, site, "pace=100", gpu="software") as page:
+        press(page, "Start")
+        wait_until(page, "localStorage.getItem('tabula.last') !== null")
+        page.evaluate(
+            "{ window.kept = document.querySelector('.tb-frame'); window.home = kept.parentNode; kept.remove(); }"
+        )
+        deadline_free = "!document.querySelector('tabula-demo')"
+        wait_until(page, deadline_free)
+        for worker in page.workers:
+            worker.wait_for_event("close") if page.workers else None
+        page.evaluate("home.append(kept)")
+        expect(title(page)).to_have_text("Continue “Ten books, nano”?")
+        page.watch.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "says"),
+    [("missing", "No WebGPU in this browser"), ("none", "The browser found no usable GPU")],
+)
+def test_the_recorded_run_plays_where_training_is_impossible(
+    chromium: Browser, site: str, gpu: str, says: str
+) -> None:
+    with demo(chromium, site, gpu=gpu) as page:
+        expect(title(page)).to_have_text(says)
+        expect(head(page, "train")).to_contain_text("Playing")
+        expect(head(page, "train")).to_contain_text("Loss ")
+        expect(head(page, "infer")).to_contain_text("Needs WebGPU")
+        page.keyboard.press("p")
+        expect(head(page, "train")).to_contain_text("Paused")
+        assert not page.workers
+        page.watch.assert_clean()
+
+
+def test_text_stays_text(chromium: Browser, site: str) -> None:
+    with demo(chromium, site, urlencode({"title": NASTY}), gpu="software") as page:
+        train(page)
+        expect(page.locator('[data-t="samples"] li').first).to_contain_text(NASTY)
+        head(page, "data").click()
+        expect(page.get_by_role("button", name=NASTY)).to_be_visible()
+        head(page, "tokenizer").click()
+        page.get_by_label("Try any text").fill(NASTY)
+        head(page, "infer").click()
+        page.get_by_label("Begin a sentence").fill(NASTY)
+        page.get_by_role("button", name="Write").click()
+        expect(page.locator('[data-t="out"] .tok', has_text=NASTY).first).to_be_visible()
+        page.locator('[data-t="out"] .tok', has_text=NASTY).first.click()
+        expect(page.locator('[data-t="alt-title"]')).to_contain_text("onerror")
+        page.get_by_role("button", name="Runs").click()
+        expect(page.locator('[data-t="runs"] b')).to_have_text(NASTY)
+        assert page.title() != "taken"
+        assert page.locator("tabula-demo img").count() == 0
+
+
+def test_own_text_and_the_library(chromium: Browser, site: str) -> None:
+    with demo(chromium, site) as page:
+        head(page, "data").click()
+        page.get_by_text("Your own text").click()
+        page.get_by_label("Paste text here").fill("too short")
+        expect(page.get_by_role("button", name="Use this text")).to_be_disabled()
+        page.get_by_role("button", name="Choose files").set_input_files(
+            {"name": "tale.txt", "mimeType": "text/plain", "buffer": b"Once upon a time. " * 2000}
+        )
+        expect(page.locator('[data-t="own-files"]')).to_contain_text("tale (36 KB)")
+        page.get_by_role("button", name="Use this text").click()
+        expect(page.locator('[data-t="documents"] tr')).to_have_count(2)
+        page.get_by_text("Pick from the library").click()
+        expect(page.locator(".pick__row")).to_have_count(47)
+        page.get_by_label("Search the library").fill("persua")
+        expect(page.locator(".pick__row")).to_have_count(1)
+        page.get_by_label("Persuasion").check()
+        page.get_by_role("button", name="Fetch these books").click()
+        expect(head(page, "data")).to_contain_text("Done")
+
+
+def test_settings_are_those_of_the_trainer_and_say_their_rules(chromium: Browser, site: str) -> None:
+    with demo(chromium, site) as page:
+        presets = page.evaluate("import('./bundle/page/presets.js').then((m) => m.PRESETS)")
+        assert list(presets) == list(PRESETS)
+        for name, preset in PRESETS.items():
+            for part in ("model", "train"):
+                ours = vars(getattr(preset, part))
+                assert presets[name][part] == {key: ours[key] for key in presets[name][part]}
+            counted = page.evaluate(
+                "(m) => import('./bundle/page/presets.js').then((p) => p.parameters(m))", presets[name]["model"]
+            )
+            assert counted == preset.model.parameters
+        page.get_by_text("Advanced", exact=True).click()
+        page.get_by_label("Width", exact=True).fill("130")
+        expect(page.locator('[data-t="rule"]')).to_have_text("Width must be a multiple of heads, 4")
+        expect(page.locator(".run__actions").get_by_role("button", name="Start")).to_be_disabled()
+        page.get_by_label("Width", exact=True).fill("128")
+        expect(page.locator('[data-t="rule"]')).to_have_text("")
+
+
+def test_keyboard(chromium: Browser, site: str) -> None:
+    with demo(chromium, site) as page:
+        page.keyboard.press("2")
+        expect(head(page, "tokenizer")).to_be_focused()
+        expect(head(page, "tokenizer")).to_have_attribute("aria-expanded", "true")
+        expect(head(page, "train")).to_have_attribute("aria-expanded", "false")
+        page.keyboard.press("?")
+        expect(page.locator('[data-sheet="keys"]')).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator('[data-sheet="keys"]')).to_be_hidden()
+        expect(head(page, "tokenizer")).to_be_focused()
+        page.get_by_label("Try any text").fill("")
+        page.get_by_label("Try any text").press("4")
+        expect(head(page, "tokenizer")).to_have_attribute("aria-expanded", "true")
+
+
+def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser, site: str) -> None:
+    with demo(chromium, site) as page:
+        page.get_by_role("button", name="Runs").click()
+        sheet = page.locator('[data-sheet="runs"]')
+        expect(sheet.get_by_role("listitem")).to_have_count(1)
+        sheet.get_by_role("button", name="Rename").click()
+        sheet.get_by_label("Name of the run").fill("The sea")
+        sheet.get_by_label("Name of the run").press("Enter")
+        expect(sheet.locator("b")).to_have_text("The sea")
+        with page.expect_download() as download:
+            sheet.get_by_role("button", name="Export").click()
+        assert download.value.suggested_filename == "run.zip"
+        sheet.get_by_role("button", name="Delete").click()
+        sheet.get_by_role("button", name="Undo").click()
+        expect(sheet.locator("b")).to_have_text("The sea")
+        sheet.get_by_role("button", name="Open").click()
+        expect(title(page)).to_have_text("Paused at step 150")
+
+
+@pytest.mark.parametrize("scheme", ["default", "slate"])
+def test_axe_finds_nothing_serious(chromium: Browser, site: str, scheme: str) -> None:
+    with demo(chromium, site, gpu="software", scheme=scheme) as page:
+        train(page)
+        page.add_script_tag(path=AXE)
+        head(page, "infer").click()
+        page.get_by_role("button", name="Write").click()
+        expect(page.locator('[data-t="out-note"]')).to_contain_text("tokens/s")
+        for stage in ("data", "tokenizer", "tokenize", "train", "infer", "eval"):
+            head(page, stage).click()
+            assert serious(page) == [], stage
+        for sheet in ("Runs", "Device"):
+            page.locator(f'[data-do="{sheet.lower()}"]').click()
+            assert serious(page) == [], sheet
+            page.keyboard.press("Escape")
+
+
+def serious(page: Page) -> list[str]:
+    found = page.evaluate("axe.run('tabula-demo', {resultTypes: ['violations']}).then((r) => r.violations)")
+    return [
+        f"{v['id']}: {node['html'][:160]} {node['any'][:1]}"
+        for v in found
+        if v["impact"] in ("serious", "critical")
+        for node in v["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("width", [375, 768, 1440])
+def test_no_width_scrolls_sideways_and_targets_are_large_enough(
+    chromium: Browser, site: str, width: int
+) -> None:
+    schemes = ["default", "slate"] if SHOTS else ["default"]
+    for scheme in schemes:
+        options = {"viewport": {"width": width, "height": 900}}
+        with demo(chromium, site, gpu="software", scheme=scheme, **options) as page:
+            shot(page, f"idle-{width}-{scheme}")
+            train(page)
+            for stage in ("data", "tokenizer", "tokenize", "train", "infer", "eval"):
+                head(page, stage).click()
+                if stage == "infer":
+                    page.get_by_role("button", name="Write").click()
+                    expect(page.locator('[data-t="out-note"]')).to_contain_text("tokens/s")
+                    page.locator('[data-t="out"] .tok').nth(3).click()
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, stage
+                assert small_targets(page, 24) == [], stage
+                shot(page, f"{stage}-{width}-{scheme}")
+
+
+def small_targets(page: Page, least: int) -> list[str]:
+    """Buttons that are too low to hit. Tokens are words in running text, which WCAG 2.5.8 leaves out."""
+    return page.evaluate(
+        """(least) => [...document.querySelectorAll("tabula-demo button, tabula-demo summary, tabula-demo .seg label")]
+            .filter((b) => b.offsetParent && !b.matches(".tok"))
+            .filter((b) => b.getBoundingClientRect().height < least - 0.5)
+            .map((b) => `${b.textContent.trim()} ${b.getBoundingClientRect().height}`)""",
+        least,
+    )
+
+
+def shot(page: Page, name: str) -> None:
+    if SHOTS:
+        page.wait_for_timeout(150)
+        page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
