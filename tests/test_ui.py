@@ -56,7 +56,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @contextmanager
 def demo(
-    browser: Browser, site: str, worker: str = "", *, gpu: str = "adapter", scheme: str = "default", **options: Any
+    browser: Browser,
+    site: str,
+    worker: str = "",
+    *,
+    gpu: str = "adapter",
+    scheme: str = "default",
+    **options: Any,
 ) -> Iterator[WatchedPage]:
     """The page, ready: `gpu` is adapter, software, none (no adapter) or missing (no WebGPU)."""
     info = {"adapter": "{vendor: 'apple', architecture: 'm1'}", "software": "{architecture: 'swiftshader'}"}
@@ -117,6 +123,11 @@ def test_a_reader_goes_through_all_six_stages(chromium: Browser, site: str) -> N
         head(page, "eval").click()
         expect(page.locator('[data-t="bpb"]')).to_contain_text("gzip")
         expect(page.locator('[data-t="blimp"]')).to_contain_text("58 of 100")
+        head(page, "train").click()
+        page.get_by_text("Settings", exact=True).last.click()
+        page.get_by_text("Micro", exact=True).click()
+        expect(title(page)).to_have_text("Ready to train on this device")
+        expect(head(page, "tokenizer")).to_contain_text("Ready")
         page.watch.assert_clean()
 
 
@@ -159,9 +170,7 @@ def test_pause_resume_and_stop(chromium: Browser, site: str) -> None:
         ("crash", "Python stopped", "Restart"),
     ],
 )
-def test_a_run_goes_on_after_trouble(
-    chromium: Browser, site: str, kind: str, says: str, action: str
-) -> None:
+def test_a_run_goes_on_after_trouble(chromium: Browser, site: str, kind: str, says: str, action: str) -> None:
     with demo(chromium, site, f"trouble={kind}&pace=20", gpu="software") as page:
         press(page, "Start")
         expect(title(page)).to_have_text(says)
@@ -207,10 +216,11 @@ def test_leaving_the_page_ends_the_worker_and_coming_back_starts_anew(chromium: 
         page.evaluate(
             "{ window.kept = document.querySelector('.tb-frame'); window.home = kept.parentNode; kept.remove(); }"
         )
-        deadline_free = "!document.querySelector('tabula-demo')"
-        wait_until(page, deadline_free)
-        for worker in page.workers:
-            worker.wait_for_event("close") if page.workers else None
+        for _ in range(200):
+            if not page.workers:
+                break
+            page.wait_for_timeout(25)
+        assert not page.workers
         page.evaluate("home.append(kept)")
         expect(title(page)).to_have_text("Continue “Ten books, nano”?")
         page.watch.assert_clean()
@@ -284,7 +294,8 @@ def test_settings_are_those_of_the_trainer_and_say_their_rules(chromium: Browser
                 ours = vars(getattr(preset, part))
                 assert presets[name][part] == {key: ours[key] for key in presets[name][part]}
             counted = page.evaluate(
-                "(m) => import('./bundle/page/presets.js').then((p) => p.parameters(m))", presets[name]["model"]
+                "(m) => import('./bundle/page/presets.js').then((p) => p.parameters(m))",
+                presets[name]["model"],
             )
             assert counted == preset.model.parameters
         page.get_by_text("Advanced", exact=True).click()
@@ -363,8 +374,8 @@ def test_no_width_scrolls_sideways_and_targets_are_large_enough(
 ) -> None:
     schemes = ["default", "slate"] if SHOTS else ["default"]
     for scheme in schemes:
-        options = {"viewport": {"width": width, "height": 900}}
-        with demo(chromium, site, gpu="software", scheme=scheme, **options) as page:
+        viewport = {"width": width, "height": 900}
+        with demo(chromium, site, gpu="software", scheme=scheme, viewport=viewport) as page:
             shot(page, f"idle-{width}-{scheme}")
             train(page)
             for stage in ("data", "tokenizer", "tokenize", "train", "infer", "eval"):
@@ -381,7 +392,7 @@ def test_no_width_scrolls_sideways_and_targets_are_large_enough(
 def small_targets(page: Page, least: int) -> list[str]:
     """Buttons that are too low to hit. Tokens are words in running text, which WCAG 2.5.8 leaves out."""
     return page.evaluate(
-        """(least) => [...document.querySelectorAll("tabula-demo button, tabula-demo summary, tabula-demo .seg label")]
+        """(least) => [...document.querySelectorAll("tabula-demo :is(button, summary, .seg label)")]
             .filter((b) => b.offsetParent && !b.matches(".tok"))
             .filter((b) => b.getBoundingClientRect().height < least - 0.5)
             .map((b) => `${b.textContent.trim()} ${b.getBoundingClientRect().height}`)""",

@@ -169,7 +169,7 @@ export class Charts {
       },
       axes: [
         { ...axis, size: 26, space: 70, grid: { show: false }, values: (_, ticks) => ticks.map((v) => this.tick(v)) },
-        { ...axis, size: 36, space: 26, grid: { stroke: this.line, width: 1 }, values: (_, ticks) => ticks.map(String) },
+        { ...axis, size: 36, space: 20, grid: { stroke: this.line, width: 1 }, values: (_, ticks) => ticks.map(String) },
       ],
       series: [{}, ...series],
       hooks: { draw, setSelect: [(u) => { this.zoomed = u.select.width > 0; }] },

@@ -172,7 +172,7 @@ export class Demo extends HTMLElement {
     if (events) this.recorded = recording(events, report);
     if (adapter) {
       state.device ??= describe(adapter.info ?? {});
-      if (state.device.software) this.flow.choose("nano");
+      if (state.device.software) this.flow.settings.choose("nano");
     } else if (events) {
       state.report = report;
       this.flow.play(new Replay(events, (event) => this.flow.receive(event)), gpu ? "adapter" : "webgpu");
@@ -187,7 +187,7 @@ export class Demo extends HTMLElement {
     try {
       const known = [...MODEL_FIELDS, ...Object.keys(PRESETS.nano.train)];
       const entries = Object.entries(JSON.parse(given)).filter(([k, v]) => known.includes(k) && typeof v === "number");
-      this.flow.set(Object.fromEntries(entries));
+      this.flow.settings.set(Object.fromEntries(entries));
     } catch {
       // a mangled link sets nothing
     }

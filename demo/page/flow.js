@@ -1,8 +1,9 @@
 // What happens when: from Start to Evaluation, and all that the reader can do on the way.
 import { Trouble } from "./client.js";
 import { keep } from "./dom.js";
-import { broken, complete, MODEL_FIELDS, PRESETS, suited } from "./presets.js";
-import { initial, emptyRun, mark, outdate, reduce, STAGES } from "./state.js";
+import { complete, PRESETS, same, suited } from "./presets.js";
+import { Settings } from "./settings.js";
+import { emptyRun, initial, mark, outdate, reduce, STAGES } from "./state.js";
 import { HARMLESS, presetTitle, sourceTitle } from "./words.js";
 
 const PREPARATION = ["data", "tokenizer", "tokenize"];
@@ -19,8 +20,8 @@ export class Flow {
     this.replay = null;
     this.turn = 0; // raised by whatever makes an older way through the stages void
     this.sources = [{ kind: "books" }];
-    this.losses = 0;
-    this.choose(keep.read("peak") ? suited(keep.read("peak"), false) : "micro");
+      this.settings = new Settings(this);
+    this.settings.choose(keep.read("peak") ? suited(keep.read("peak"), false) : "micro");
   }
 
   // ---------------------------------------------------------------- messages
@@ -310,43 +311,7 @@ export class Flow {
     else if (name) keep.write("last", { run: name, title: title || name, step, steps, at: Date.now() });
   }
 
-  // ---------------------------------------------------------------- settings and text
-
-  choose(preset) {
-    const { state } = this;
-    const { model, train } = PRESETS[preset];
-    Object.assign(state, { preset, budget: null });
-    this.set({ ...model, ...train });
-    state.preset = preset;
-  }
-
-  /** Settings of the form; a change of the vocabulary makes the tokenizer's stage ready again. */
-  set(values) {
-    const { state } = this;
-    const vocab = state.model.vocab;
-    for (const [name, value] of Object.entries(values)) {
-      (MODEL_FIELDS.includes(name) ? state.model : state.train)[name] = value;
-    }
-    state.preset = Object.keys(PRESETS).find((p) => same(PRESETS[p].model, state.model) && same(PRESETS[p].train, state.train)) ?? "";
-    state.rule = broken(state.model, state.train);
-    if (vocab !== undefined && vocab !== state.model.vocab) outdate(state, "data");
-    this.estimate();
-    this.draw(false);
-  }
-
-  /** The true costs, from the trainer, once it is there and no setting has changed for a moment. */
-  estimate() {
-    const { state } = this;
-    state.budget = null;
-    clearTimeout(this.asking);
-    if (!state.booted || state.rule || state.phase === "working") return;
-    this.asking = setTimeout(() => {
-      this.ask("estimate", { model: state.model, train: complete(state.train) }).catch((error) => {
-        state.rule = { field: "", rule: [error.title, error.note].filter(Boolean).join(": ") };
-        this.draw(false);
-      });
-    }, 300);
-  }
+  // ---------------------------------------------------------------- text
 
   /** Another text: all that was made of the old one is to be made again. */
   async load(sources, source) {
@@ -404,6 +369,3 @@ export class Flow {
     this.draw(false);
   }
 }
-
-/** Whether `b` has all values of `a`. */
-const same = (a, b) => Object.entries(a).every(([name, value]) => b[name] === value);

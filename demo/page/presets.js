@@ -81,3 +81,6 @@ export function complete(t) {
   const warmup = t.warmup < t.steps ? t.warmup : Math.floor(t.steps / 10);
   return { ...t, warmup, eval_every: every, sample_every: every, sample_prompt: SAMPLE_PROMPT, sample_tokens: 32 };
 }
+
+/** Whether `b` has all values of `a`. */
+export const same = (a, b) => Object.entries(a).every(([name, value]) => b[name] === value);

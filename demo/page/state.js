@@ -4,7 +4,7 @@
 
 export const STAGES = ["data", "tokenizer", "tokenize", "train", "infer", "eval"];
 const KEPT_MERGES = 12;
-const SMOOTHING = 0.95;
+const SLOWEST = 0.02; // share of a new loss in the smoothed one, once the run is long
 
 /** @typedef {{status: string, done: number, total: number, seconds: number, began: number, old: boolean}} Stage */
 
@@ -16,7 +16,6 @@ export function emptyRun() {
     name: "", title: "", begun: false, began: 0, step: 0, steps: 0, parameters: 0, tokensPerStep: 0, flopsPerStep: 0,
     model: {}, train: {}, device: {}, unigram: NaN,
     series: { step: [], loss: [], smooth: [], rate: [], norm: [], tokens: [], seconds: [] },
-    average: 0, weight: 0, // of the smoothed loss
     held: [], samples: [], skipped: [], saved: null, reason: "", seconds: 0,
   };
 }
@@ -76,11 +75,11 @@ function addStep(run, e) {
   if (e.skipped || !Number.isFinite(e.loss)) {
     run.skipped.push(e.step);
   } else {
-    run.average = SMOOTHING * run.average + (1 - SMOOTHING) * e.loss;
-    run.weight = SMOOTHING * run.weight + (1 - SMOOTHING);
+    const n = series.smooth.length;
+    const before = n ? series.smooth[n - 1] : e.loss;
     series.step.push(e.step);
     series.loss.push(e.loss);
-    series.smooth.push(run.average / run.weight);
+    series.smooth.push(before + Math.max(SLOWEST, 1 / (1 + n / 10)) * (e.loss - before));
     series.rate.push(e.learning_rate);
     series.norm.push(e.gradient_norm);
     series.tokens.push(e.tokens);
@@ -97,8 +96,6 @@ function cut(run, step) {
   let n = series.step.length;
   while (n && series.step[n - 1] > step) n--;
   for (const values of Object.values(series)) values.length = n;
-  run.average = n ? series.smooth[n - 1] * run.weight : 0;
-  if (!n) run.weight = 0;
   run.held = run.held.filter((v) => v.step <= step);
   run.samples = run.samples.filter((s) => s.step <= step);
   run.skipped = run.skipped.filter((s) => s <= step);

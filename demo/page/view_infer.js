@@ -16,7 +16,8 @@ export function mountInfer(demo) {
   knobs.forEach((input) => input.addEventListener("input", () => showKnob(input)));
   const showKnob = (input) => {
     const output = input.parentElement.querySelector("output");
-    if (output) output.textContent = Number(input.step) < 1 ? Number(input.value).toFixed(2) : input.value;
+    const all = input.dataset.knob === "top_k" && input.value === "0";
+    if (output) output.textContent = all ? "all" : Number(input.step) < 1 ? Number(input.value).toFixed(2) : input.value;
   };
   const config = () => Object.fromEntries(knobs.map((input) => [input.dataset.knob, Number(input.value)]));
   const write = (prompt) => demo.run(flow.write(prompt, config()));

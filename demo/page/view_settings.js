@@ -9,10 +9,10 @@ export function mountSettings(demo) {
   const radios = [...root.querySelectorAll('input[name="tb-preset"]')];
   const fields = [...root.querySelectorAll("[data-field]")];
 
-  radios.forEach((radio) => radio.addEventListener("change", () => flow.choose(radio.value)));
+  radios.forEach((radio) => radio.addEventListener("change", () => flow.settings.choose(radio.value)));
   fields.forEach((input) => input.addEventListener("input", () => {
     const text = input.value.trim();
-    flow.set({ [input.dataset.field]: text === "" ? NaN : Number(text) });
+    flow.settings.set({ [input.dataset.field]: text === "" ? NaN : Number(text) });
   }));
   for (const name of ["awake", "hidden-pause", "keys"]) {
     const box = parts.get(name);
