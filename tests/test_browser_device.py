@@ -8,21 +8,19 @@ from shutil import which
 from typing import Any
 
 import pytest
+from browser import launch
 from kernel_cases import CASES
 from kernel_runs import Case, assert_close, run
 from native_swiftshader import train_natively
 from pages.device_page import Jobs, PageDevice, drive, open_jobs
-from playwright.sync_api import Browser
 
 from demo.device import flatten, shader
 from trainer.config import PRESETS
 from trainer.corpus import read_bundled
-from trainer.devices import Device
+from trainer.devices.reference import ReferenceDevice
 from trainer.kernels import Tuning
 from trainer.model import build
 from trainer.plan import Plan
-
-pytest_plugins = ("browser",)
 
 JOB = {
     "model": {"layers": 2, "width": 32, "heads": 2, "context": 32, "vocab": 257},
@@ -52,8 +50,8 @@ RUNS = [
 
 
 @pytest.fixture(scope="module")
-def jobs(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    with open_jobs(chromium, tmp_path_factory.mktemp("sources")) as jobs:
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    with launch() as chromium, open_jobs(chromium, tmp_path_factory.mktemp("sources")) as jobs:
         yield jobs
 
 
@@ -102,10 +100,8 @@ def test_a_refused_kernel_is_noticed(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize(("case", "variant"), RUNS)
-def test_kernels_agree_with_their_twins(
-    case: Case, variant: str, page_device: PageDevice, reference64: Device
-) -> None:
-    expected = drive(run(reference64, case, variant))[0]
+def test_kernels_agree_with_their_twins(case: Case, variant: str, page_device: PageDevice) -> None:
+    expected = drive(run(ReferenceDevice(64), case, variant))[0]
     assert_close(case, drive(run(page_device, case, variant))[0], expected)
 
 
@@ -165,13 +161,15 @@ def test_errors_outside_any_call_are_told_and_stop_the_next_one(jobs: Jobs) -> N
 # ---------------------------------------------------------------- one trainer, two hosts
 
 
-def test_a_run_in_the_page_equals_the_native_one_to_the_bit(jobs: Jobs, chromium: Browser) -> None:
+def test_a_run_in_the_page_equals_the_native_one_to_the_bit(jobs: Jobs) -> None:
     """On one renderer, SwiftShader, though Chromium's compiler (Tint) makes other SPIR-V of the kernels than
     the native one (naga) does: neither contracts, reorders or approximates what the kernels say. (Between
     renderers that does not hold. Mesa's lavapipe has other approximations of exp and inverseSqrt: the same
     initial weights, and losses that are an ulp apart in one step of five.)
     """
-    native = train_natively(JOB, which("chromium") or chromium.browser_type.executable_path)
+    browser = jobs.page.context.browser
+    assert browser is not None
+    native = train_natively(JOB, which("chromium") or browser.browser_type.executable_path)
     page: dict[str, Any] = jobs("train", **JOB)
     assert "SwiftShader" in native["device"]["name"]
     assert page["before"] == native["before"]

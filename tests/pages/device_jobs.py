@@ -111,7 +111,7 @@ async def round_trip(size: int) -> bool:
     pattern = bytes(i * 37 % 251 for i in range(4093))
     same = True
     for shift in range(3):
-        data = (pattern[shift:] * (size // 4000))[:size]
+        data = (pattern[shift:] * (size // 4000 + 1))[:size]
         kinds = (data, bytearray(data), memoryview(data).cast("I"))
         await executable.write(tensor, kinds[shift])
         same = same and await executable.read(tensor) == data
