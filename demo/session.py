@@ -365,7 +365,9 @@ class Session:
             self.post(trouble.event(told or trouble.crash(run.saved, details)))
         else:
             if run.skipped >= training.MOST_SKIPPED:
-                self.post(trouble.event(trouble.not_finite(run.step, run.skipped)))
+                self.post(
+                    trouble.event(trouble.not_finite(run.step - run.skipped + 1, training.MOST_SKIPPED))
+                )
 
     async def _save_now_and_then(self, run: Training) -> None:
         """Save a run every so often while it is trained, and when it has ended."""

@@ -55,7 +55,6 @@ class Training:
         self.post = post
         self.log = list(log)  # lines of JSON, an event each
         self.paused = False
-        self.ended = ""  # the reason, once it has
         self.lost = False  # the device
         self.foreign = False  # another tab has taken the run over
         self.saved = 0  # the last step that is safe
@@ -103,10 +102,8 @@ class Training:
     def hear(self, event: Event) -> None:
         """Reads the trainer's events: keeps them, passes them on, and watches for a loss that is none."""
         data = {name: finite(value) for name, value in to_json(event).items()}
-        if isinstance(event, RunEnded):
-            if self.lost or self.foreign:
-                return  # told as a trouble; the run itself has not ended
-            self.ended = event.reason
+        if isinstance(event, RunEnded) and event.reason == "failed":
+            return  # told as a trouble, with what to do; the run itself can go on
         if not isinstance(event, Progress):
             self.log.append(json.dumps({"time": round(time.time(), 3), **data}, ensure_ascii=False))
         if isinstance(event, Validation):
