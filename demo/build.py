@@ -3,7 +3,8 @@
     python -m demo.build        makes build/bundle/<version>/, unless it is there already
 
     manifest.json           version, what boots Python, the books, and each file's size and SHA-256
-    pyodide/                Pyodide's core from npm, its lock trimmed to our wheel, and that wheel
+    pyodide/                Pyodide's core from npm, its lock trimmed to our wheel, and that wheel; what the
+                            page imports of the standard library and of the wheel is bytecode
     *.js, page/             the worker and the page, as in demo/
     page/vendor/            uPlot, from npm
     books/                  the bundled books, fetched on demand
@@ -24,12 +25,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from demo import wheel
+from demo import bytecode, wheel
 from trainer.errors import TrainerError
 from trainer.gutenberg import manifest as gutenberg_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
+STDLIB = "pyodide/python_stdlib.zip"
 LOCK = "pyodide/pyodide-lock.json"
 WHEEL = f"pyodide/{wheel.FILE_NAME}"
 PAGE_FILES = (".js", ".css", ".jsonl", ".svg")  # of demo/ and below; its markup goes into docs/demo.md
@@ -64,9 +66,13 @@ def bundle_folder(root: Path = ROOT) -> Path:
 
 
 def collect(root: Path = ROOT) -> dict[str, bytes]:
-    """The whole bundle: path → content, the manifest last."""
+    """The whole bundle: path → content, the manifest last. Raises bytecode.CompileError."""
     files = {name: path.read_bytes() for name, path in _copied(root).items()}
-    files[WHEEL] = wheel.build(root)
+    python = {name: path.read_bytes() for name, path in wheel.sources(root).items()}
+    modules = {name: body for name, body in python.items() if name.endswith(".py")}
+    compiled = bytecode.compile_page(root, modules)
+    files[STDLIB] = bytecode.standard_library(files[STDLIB], compiled)
+    files[WHEEL] = wheel.build(bytecode.with_bytecode(python, compiled))
     files[LOCK] = _trimmed_lock(files[LOCK], files[WHEEL])
     files = dict(sorted(files.items()))
     described = {
@@ -103,7 +109,8 @@ def inputs_of(root: Path) -> dict[str, bytes]:
     """All that decides what the bundle holds."""
     inputs = {name: path.read_bytes() for name, path in _copied(root).items()}
     inputs |= {f"wheel: {name}": path.read_bytes() for name, path in wheel.sources(root).items()}
-    inputs |= {f"build: {name}": (root / "demo" / name).read_bytes() for name in ("build.py", "wheel.py")}
+    for name in ("build.py", "wheel.py", "zips.py", "bytecode.py", *bytecode.FILES):
+        inputs[f"build: {name}"] = (root / "demo" / name).read_bytes()
     return inputs
 
 
@@ -151,7 +158,9 @@ def _check_npm(root: Path) -> None:
     for name, version in wanted.items():
         if _npm_version(root, name) != version:
             here = _npm_version(root, name) or "not installed"
-            raise BuildError(f"the npm package {name} {version} is needed ({here})", "run: npm ci, or make site")
+            raise BuildError(
+                f"the npm package {name} {version} is needed ({here})", "run: npm ci, or make site"
+            )
 
 
 def _npm_version(root: Path, name: str) -> str:
@@ -172,7 +181,7 @@ def _digest_of(files: Mapping[str, bytes]) -> str:
 def main() -> int:
     try:
         print(bundle_folder())
-    except BuildError as error:
+    except (BuildError, bytecode.CompileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -15,6 +15,7 @@ from mkdocs.structure.pages import Page
 
 from demo import build
 from demo.policy import inline_scripts, policy, with_policy
+from trainer.errors import TrainerError
 
 PLACE = "assets/tabula"  # of the bundle in the site; a folder of its version lies there
 MARKUP = Path(__file__).parent / "page" / "demo.html"
@@ -33,7 +34,7 @@ def on_pre_build(config: MkDocsConfig) -> None:
     """Makes the bundle if it is missing or stale; says what to run if it cannot be made."""
     try:
         folder = build.bundle_folder()
-    except build.BuildError as error:
+    except TrainerError as error:
         raise PluginError(str(error)) from None
     _state["version"] = folder.name
     config.extra_css.extend(f"{PLACE}/{folder.name}/{name}" for name in STYLES if (folder / name).is_file())

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from demo.zips import pack
 from trainer import __version__
 
 NAME = "tabula"  # as pyodide.loadPackage knows it
 FILE_NAME = f"{NAME}-{__version__}-py3-none-any.whl"
 PACKAGES = ("trainer", "demo")
-BUILD_TIME = {"build.py", "hooks.py", "policy.py", "wheel.py"}  # of demo/, not for the page
-EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip's first day: times would make each build differ
+# Modules of demo/ that are not for the page.
+BUILD_TIME = {"build.py", "bytecode.py", "bytecode_inside.py", "hooks.py", "policy.py", "wheel.py", "zips.py"}
 
 
 def sources(root: Path) -> dict[str, Path]:
@@ -32,9 +31,9 @@ def sources(root: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def build(root: Path) -> bytes:
-    """The wheel's bytes: the same for the same sources."""
-    files = {name: path.read_bytes() for name, path in sources(root).items()}
+def build(files: Mapping[str, bytes]) -> bytes:
+    """The wheel of `files`: the same bytes for the same files."""
+    files = dict(files)
     info = f"{NAME}-{__version__}.dist-info"
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {__version__}\n".encode()
     files[f"{info}/WHEEL"] = (
@@ -45,18 +44,6 @@ def build(root: Path) -> bytes:
     lines = [f"{name},sha256={_record_hash(body)},{len(body)}\n" for name, body in files.items()]
     files[record] = "".join([*lines, f"{record},,\n"]).encode()
     return pack(files)
-
-
-def pack(files: Mapping[str, bytes]) -> bytes:
-    """`files` as a zip whose bytes depend on nothing else."""
-    whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w") as archive:
-        for name, body in files.items():
-            entry = zipfile.ZipInfo(name, EPOCH)
-            entry.external_attr = 0o644 << 16
-            entry.create_system = 3  # Unix, wherever this runs
-            archive.writestr(entry, body, zipfile.ZIP_DEFLATED, 9)
-    return whole.getvalue()
 
 
 def _record_hash(body: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import gzip
 import hashlib
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from demo import build, wheel
+from demo import build, bytecode, wheel
 from demo.policy import inline_scripts, policy, with_policy
 from trainer import corpus
 
@@ -43,6 +44,10 @@ def checkout(tmp_path: Path) -> Path:
 
 def manifest_of(bundle: dict[str, bytes]) -> dict:
     return json.loads(bundle["manifest.json"])
+
+
+def names_in(archive: bytes) -> set[str]:
+    return set(zipfile.ZipFile(io.BytesIO(archive)).namelist())
 
 
 def test_the_manifest_names_every_file_with_its_size_and_hash(bundle: dict[str, bytes]) -> None:
@@ -80,11 +85,45 @@ def test_the_wheel_holds_trainer_shaders_and_the_pages_python(bundle: dict[str, 
             body = archive.read(name)
             hashed = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode().rstrip("=")
             assert (digest, int(size)) == (f"sha256={hashed}", len(body))
+    names = {name.removesuffix("c") if name.endswith(".pyc") else name for name in names}
     trainer = {path.relative_to(ROOT).as_posix() for path in (ROOT / "trainer").rglob("*.py")}
     shaders = {f"trainer/shaders/{path.name}" for path in (ROOT / "shaders").glob("*.wgsl")}
     assert trainer | shaders | {"trainer/data/gutenberg_manifest.json", "demo/protocol.py"} <= names
     assert not names & {f"demo/{name}" for name in wheel.BUILD_TIME}
     assert not [name for name in names if "books/" in name or "__pycache__" in name]
+
+
+def test_bytecode_stands_for_what_the_page_imports(bundle: dict[str, bytes]) -> None:
+    modules = names_in(bundle[build.WHEEL])
+    assert {
+        "trainer/train.pyc",
+        "trainer/kernels.pyc",
+        "demo/protocol.pyc",
+        "trainer/cli/train.py",
+    } <= modules
+    assert not {name for name in modules if name.endswith(".py") and f"{name}c" in modules}
+    library = names_in(bundle[build.STDLIB])
+    assert {"asyncio/__init__.pyc", "encodings/utf_8.py", "json/__init__.pyc", "_pyodide/_base.pyc"} <= {
+        *library,
+        *(name.removesuffix("c") for name in library),
+    }
+    with zipfile.ZipFile(io.BytesIO(bundle[build.STDLIB])) as archive:
+        flags = {archive.read(name)[4:8] for name in library if name.endswith(".pyc")}
+    assert flags == {b"\1\0\0\0"}, "taken unchecked, without the time of a source"
+
+
+def test_no_import_of_the_pages_python_was_trimmed(bundle: dict[str, bytes]) -> None:
+    """Imports inside of functions, too, which the build does not see."""
+    library = {name.partition("/")[0].partition(".")[0] for name in names_in(bundle[build.STDLIB])}
+    trimmed = {name.partition(".")[0] for name in bytecode.UNUSED} - library
+    here = [
+        path for name, path in wheel.sources(ROOT).items() if name.endswith(".py") and "/cli/" not in name
+    ]
+    for path in here:
+        tree = ast.parse(path.read_text())
+        found = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+        found |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert {name.partition(".")[0] for name in found} & trimmed == set(), path
 
 
 def test_the_build_time_modules_are_those_that_exist() -> None:
