@@ -124,7 +124,7 @@ def test_a_reader_goes_through_all_six_stages(chromium: Browser, site: str) -> N
         expect(page.locator('[data-t="bpb"]')).to_contain_text("gzip")
         expect(page.locator('[data-t="blimp"]')).to_contain_text("58 of 100")
         head(page, "train").click()
-        page.get_by_text("Settings", exact=True).last.click()
+        page.get_by_role("radio", name="Settings").check()
         page.get_by_text("Micro", exact=True).click()
         expect(title(page)).to_have_text("Ready to train on this device")
         expect(head(page, "tokenizer")).to_contain_text("Ready")
@@ -175,6 +175,7 @@ def test_a_run_goes_on_after_trouble(chromium: Browser, site: str, kind: str, sa
         press(page, "Start")
         expect(title(page)).to_have_text(says)
         expect(head(page, "infer")).to_contain_text("Not now")
+        shot(page, f"trouble-{kind}")
         press(page, "Details")
         expect(page.locator('[data-sheet="details"]')).to_be_visible()
         page.keyboard.press("Escape")
@@ -205,6 +206,7 @@ def test_a_visit_later_offers_to_continue(chromium: Browser, site: str) -> None:
         page.reload()
         expect(title(page)).to_have_text("Continue “Ten books, nano”?")
         expect(page.locator('[data-t="note"]')).to_contain_text("Saved at step 100 of 300")
+        shot(page, "offer")
         press(page, "Continue")
         expect(title(page)).to_have_text(re.compile(r"^Training: step \d+ of 300"))
 
@@ -214,7 +216,7 @@ def test_leaving_the_page_ends_the_worker_and_coming_back_starts_anew(chromium: 
         press(page, "Start")
         wait_until(page, "localStorage.getItem('tabula.last') !== null")
         page.evaluate(
-            "{ window.kept = document.querySelector('.tb-frame'); window.home = kept.parentNode; kept.remove(); }"
+            "window.kept = document.querySelector('.tb-frame'); window.home = kept.parentNode; kept.remove()"
         )
         for _ in range(200):
             if not page.workers:
@@ -238,6 +240,8 @@ def test_the_recorded_run_plays_where_training_is_impossible(
         expect(head(page, "train")).to_contain_text("Playing")
         expect(head(page, "train")).to_contain_text("Loss ")
         expect(head(page, "infer")).to_contain_text("Needs WebGPU")
+        page.wait_for_timeout(1500 if SHOTS else 0)
+        shot(page, f"recorded-{gpu}")
         page.keyboard.press("p")
         expect(head(page, "train")).to_contain_text("Paused")
         assert not page.workers
@@ -331,6 +335,7 @@ def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser
         sheet.get_by_label("Name of the run").fill("The sea")
         sheet.get_by_label("Name of the run").press("Enter")
         expect(sheet.locator("b")).to_have_text("The sea")
+        shot(page, "runs")
         with page.expect_download() as download:
             sheet.get_by_role("button", name="Export").click()
         assert download.value.suggested_filename == "run.zip"

@@ -87,7 +87,7 @@ export class Client {
 
   crash(details) {
     if (!this.worker) return;
-    this.end(new Trouble({ kind: "crash", title: "Python stopped", details }));
+    this.end();
     this.onEvent({ event: "trouble", kind: "crash", title: "Python stopped", note: "", details });
   }
 

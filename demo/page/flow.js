@@ -7,8 +7,10 @@ import { emptyRun, initial, mark, outdate, reduce, STAGES } from "./state.js";
 import { HARMLESS, presetTitle, sourceTitle } from "./words.js";
 
 const PREPARATION = ["data", "tokenizer", "tokenize"];
-/** Answers of commands that something else has ended already, and has told about. */
-const QUIET = new Set(["ended", "crash", "stopped"]);
+/** Answers of commands that were ended on purpose, or with the worker, which is told anyway. */
+const QUIET = new Set(["ended", "stopped"]);
+/** Troubles after which the worker still knows the run. */
+const KNOWN = new Set(["lost", "lost_again", "not_finite", "other_tab"]);
 const FREQUENT = new Set(["step", "merge", "token", "progress", "loading"]);
 
 export class Flow {
@@ -284,11 +286,25 @@ export class Flow {
     const { name, saved } = state.run;
     if (kind === "crash") this.client.end();
     if (kind === "other_tab") await this.ask("take_over", { run: name });
+    if (name && KNOWN.has(kind)) return this.goOn(name, changes);
     if (name && saved) return this.continue(name, changes);
     for (const stage of PREPARATION) if (!state.booted) mark(state, stage, "ready");
     Object.assign(state.train, changes);
     state.run = emptyRun();
     return this.start();
+  }
+
+  /** Trains a run further that the worker knows. */
+  async goOn(name, changes) {
+    const { state } = this;
+    Object.assign(state, { phase: "working", trouble: null });
+    Object.assign(state.train, changes);
+    const turn = ++this.turn;
+    try {
+      await this.stage(turn, "train", () => this.begin(name, changes));
+    } catch (error) {
+      if (turn === this.turn) this.fail(error, "train");
+    }
   }
 
   /** Goes on with the books that arrived. */
@@ -299,8 +315,7 @@ export class Flow {
 
   async longer() {
     const { state } = this;
-    const steps = Math.round(state.run.steps * 1.5);
-    await this.continue(state.run.name, { steps });
+    await this.goOn(state.run.name, { steps: Math.round(state.run.steps * 1.5) });
   }
 
   /** What a later visit needs to offer this run; null forgets it. */

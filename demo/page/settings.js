@@ -44,10 +44,7 @@ export class Settings {
     clearTimeout(this.asking);
     if (!state.booted || state.rule || state.phase === "working") return;
     this.asking = setTimeout(() => {
-      this.flow.ask("estimate", { model: state.model, train: complete(state.train) }).catch((error) => {
-        state.rule = { field: "", rule: [error.title, error.note].filter(Boolean).join(": ") };
-        this.flow.draw(false);
-      });
+      this.flow.ask("estimate", { model: state.model, train: complete(state.train) }).catch((error) => this.flow.fail(error));
     }, 300);
   }
 }

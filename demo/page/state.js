@@ -139,7 +139,10 @@ const ANSWERS = {
     state.tokens = result;
     state.run.unigram = result.unigram_entropy;
   },
-  estimate: (state, budget) => { state.budget = budget; },
+  estimate(state, { error, ...budget }) {
+    if (error) state.rule = { field: "", rule: error };
+    else state.budget = budget;
+  },
   train(state, { run, step }) {
     state.run.name = run;
     state.run.step = Math.max(state.run.step, step);

@@ -60,12 +60,12 @@ const ANSWERS = {
     return { train_tokens: 1_071_125, validation_tokens: 116_127, bytes_per_token: 2.72, unigram_entropy: 5.81, frequent: FREQUENT };
   },
   estimate({ model }) {
-    if (model.layers > 50) throw { kind: "refused", title: "too large", note: "choose fewer layers" };
+    if (model.layers > 50) return { error: "too large: choose fewer layers" };
     return { parameters: 108_864, device_memory: 61_000_000, host_memory: 1e8, tokens_per_step: 512, flops_per_step: 3.4e8, total_tokens: 153_600, total_flops: 1.02e11 };
   },
-  train({ run }) {
-    if (!run) at = 0;
-    const first = log[0];
+  train({ run, train }) {
+    if (!run || train.steps) at = 0;
+    const first = { ...log[0], steps: train.steps ?? log[0].steps };
     const continued = run ? { ...first, step: log[at].step ?? 0 } : first;
     state = "training";
     setTimeout(() => play(continued));
