@@ -203,7 +203,7 @@ export class Gpu {
       if (error instanceof GpuError) throw error;
       const { messages } = await module.getCompilationInfo();
       const first = messages.find((message) => message.type === "error");
-      const what = first ? `line ${first.lineNum}: ${first.message}` : error.message;
+      const what = first ? `line ${first.lineNum}: ${first.message.split("\n")[0]}` : error.message;
       throw new GpuError("failed", `the GPU refuses the kernel ${kernel} (${what})`, "update the browser");
     }
   }

@@ -1,4 +1,5 @@
-// Puts `call(name, argument)` on the page: runs a function of device_jobs.py in the worker.
+// Puts `call(name, argument)` on the page: runs a function of device_jobs.py in the worker. Argument and result
+// are JSON that only Python reads: JavaScript would make 1 of 1.0.
 
 const worker = new Worker("device.worker.js", { type: "module" });
 const waiting = new Map();

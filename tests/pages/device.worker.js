@@ -36,8 +36,7 @@ async function boot() {
 
 onmessage = async ({ data: { id, name, argument } }) => {
   try {
-    const result = await (await jobs).call(name, JSON.stringify(argument ?? {}));
-    postMessage({ id, result: JSON.parse(result) });
+    postMessage({ id, result: await (await jobs).call(name, argument) });
   } catch (error) {
     postMessage({ id, error: String(error?.message ?? error) });
   }

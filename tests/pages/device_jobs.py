@@ -9,11 +9,13 @@ import pickle
 from dataclasses import replace
 from typing import Any
 
+import device_measure
 import device_training
 import device_worker  # pyright: ignore[reportMissingImports]
 from pyodide.ffi import create_proxy  # pyright: ignore[reportMissingImports]
 
 from demo.device import BrowserDevice, BrowserExecutable, DeviceLost
+from trainer.config import ModelConfig, TrainConfig
 from trainer.errors import DeviceError
 from trainer.events import Progress
 from trainer.plan import Plan, Tensor
@@ -33,6 +35,10 @@ async def info() -> dict[str, Any]:
 
 async def train(**job: Any) -> dict[str, Any]:
     return await device_training.train(device, job)
+
+
+async def measure(model: dict[str, Any], train: dict[str, Any], megabytes: int) -> dict[str, float]:
+    return await device_measure.measure(device, ModelConfig(**model), TrainConfig(**train), megabytes)
 
 
 # ---------------------------------------------------------------- plans that a test made natively
@@ -189,5 +195,5 @@ async def _error(coroutine: Any, kind: type[DeviceError] = DeviceError) -> str:
 
 
 _NATIVE = (compile_plan, write, run, read, finish, close, refusals)
-_OWN = (info, train, order, round_trip, compile_errors, lose, go_wrong, progress)
+_OWN = (info, train, measure, order, round_trip, compile_errors, lose, go_wrong, progress)
 JOBS = {job.__name__: job for job in (*_NATIVE, *_OWN)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import pickle
 import zipfile
 from collections.abc import Coroutine, Iterable, Iterator
@@ -30,7 +31,8 @@ class Jobs:
         self.page = page
 
     def __call__(self, name: str, **argument: Any) -> Any:
-        return self.page.evaluate("([name, argument]) => call(name, argument)", [name, argument])
+        request = [name, json.dumps(argument)]
+        return json.loads(self.page.evaluate("([name, argument]) => call(name, argument)", request))
 
 
 @contextmanager
@@ -40,7 +42,7 @@ def open_jobs(browser: Browser, folder: Path) -> Iterator[Jobs]:
         for pattern in ("trainer/**/*.py", "demo/*.py", "shaders/*.wgsl"):
             for path in ROOT.glob(pattern):
                 archive.write(path, path.relative_to(ROOT))
-        for name in ("device_jobs.py", "device_training.py"):
+        for name in ("device_jobs.py", "device_measure.py", "device_training.py"):
             archive.write(HERE / name, name)
     modules = {"pyodide/": ROOT / "node_modules" / "pyodide", "demo/": ROOT / "demo", "sources/": folder}
     with serve(HERE, folders=modules) as base, watched(browser) as page:
