@@ -21,56 +21,25 @@ from trainer.errors import TrainerError
 
 FILES = ("bytecode.mjs", "bytecode_inside.py")  # what runs in Node.js, beside this file
 # Parts of the standard library that need processes, sockets, terminals or a screen, that are for developing,
-# or that stand in for C modules which Pyodide has.
-UNUSED = {
-    *("_pydatetime.py", "_pydecimal.py", "_pyio.py", "_pyrepl", "bdb.py", "cProfile.py", "cmd.py", "code.py"),
-    *(
-        "configparser.py",
-        "ctypes",
-        "curses",
-        "doctest.py",
-        "ensurepip",
-        "ftplib.py",
-        "imaplib.py",
-        "mailbox.py",
-    ),
-    *(
-        "modulefinder.py",
-        "multiprocessing",
-        "netrc.py",
-        "optparse.py",
-        "pdb.py",
-        "pickletools.py",
-        "plistlib.py",
-    ),
-    *(
-        "poplib.py",
-        "profile.py",
-        "pstats.py",
-        "pyclbr.py",
-        "pydoc.py",
-        "sched.py",
-        "smtplib.py",
-        "socketserver.py",
-    ),
-    *("sqlite3", "tomllib", "trace.py", "turtle.py", "unittest", "venv", "wave.py"),
-    *("webbrowser.py", "wsgiref", "xml", "xmlrpc", "zipapp.py", "zoneinfo"),
-}
+# or that stand in for C modules which Pyodide has. What the page imports stays, whatever is written here.
+UNUSED_NAMES = """
+_markupbase.py _pydatetime.py _pydecimal.py _pyio.py _pyrepl asyncio/proactor_events.py
+asyncio/tools.py asyncio/windows_events.py asyncio/windows_utils.py bdb.py cProfile.py cmd.py code.py
+compileall.py concurrent/futures/process.py configparser.py csv.py ctypes curses difflib.py doctest.py
+ensurepip filecmp.py fileinput.py ftplib.py getopt.py html http/cookiejar.py http/cookies.py
+http/server.py imaplib.py logging/config.py logging/handlers.py mailbox.py modulefinder.py
+multiprocessing netrc.py optparse.py pdb.py pickletools.py plistlib.py poplib.py profile.py pstats.py
+pyclbr.py pydoc.py rlcompleter.py sched.py shelve.py smtplib.py socketserver.py sqlite3 symtable.py
+tabnanny.py timeit.py tomllib trace.py tracemalloc.py turtle.py unittest uuid.py venv wave.py
+webbrowser.py wsgiref xml xmlrpc zipapp.py zoneinfo
+"""
+UNUSED = set(UNUSED_NAMES.split())
 # Text is UTF-8 here, and old books are Latin-1 or Windows-1252 at the worst.
+ENCODING_NAMES = (
+    "__init__ aliases ascii charmap cp1252 cp437 idna iso8859_1 latin_1 punycode raw_unicode_escape"
+)
 ENCODINGS = {
-    "__init__",
-    "aliases",
-    "ascii",
-    "charmap",
-    "cp1252",
-    "cp437",
-    "idna",
-    "iso8859_1",
-    "latin_1",
-    "punycode",
-}
-ENCODINGS |= {
-    "raw_unicode_escape",
+    *ENCODING_NAMES.split(),
     "unicode_escape",
     "utf_8",
     "utf_8_sig",
@@ -150,4 +119,5 @@ def with_bytecode(files: Mapping[str, bytes], compiled: Mapping[str, bytes]) -> 
 
 def _is_unused(name: str) -> bool:
     first, _, rest = name.partition("/")
-    return first in UNUSED or (first == "encodings" and rest.removesuffix(".py") not in ENCODINGS)
+    wanted = first != "encodings" or rest.removesuffix(".py") in ENCODINGS
+    return name in UNUSED or first in UNUSED or not wanted

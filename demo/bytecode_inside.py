@@ -16,8 +16,13 @@ STDLIB = "/lib/python314.zip/"
 
 
 def compiled(body: bytes, path: str) -> bytes:
-    """A .pyc without times, which is taken unchecked: the same source makes the same bytes."""
-    code = compile(body, path, "exec", dont_inherit=True, optimize=0)
+    """A .pyc without times, which is taken unchecked: the same source makes the same bytes.
+
+    The library's goes without its docstrings and assertions (a seventh of its size); not Pyodide's own part,
+    which documents JavaScript's objects with them.
+    """
+    library = path.startswith(STDLIB) and "pyodide" not in path
+    code = compile(body, path, "exec", dont_inherit=True, optimize=2 if library else 0)
     return _code_to_hash_pyc(code, importlib.util.source_hash(body), False)
 
 

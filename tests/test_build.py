@@ -21,7 +21,7 @@ from trainer import corpus
 
 ROOT = Path(__file__).parent.parent
 MEGABYTE = 1_000_000
-FIRST_VISIT = 8 * MEGABYTE  # compressed, from the first request to the first training step
+BUDGET = 7.6 * MEGABYTE  # compressed; with the page around it a first visit stays under 8 (test_site.py)
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +114,18 @@ def test_bytecode_stands_for_what_the_page_imports(bundle: dict[str, bytes]) -> 
 
 def test_no_import_of_the_pages_python_was_trimmed(bundle: dict[str, bytes]) -> None:
     """Imports inside of functions, too, which the build does not see."""
-    library = {name.partition("/")[0].partition(".")[0] for name in names_in(bundle[build.STDLIB])}
-    trimmed = {name.partition(".")[0] for name in bytecode.UNUSED} - library
-    here = [
-        path for name, path in wheel.sources(ROOT).items() if name.endswith(".py") and "/cli/" not in name
+    library = {name.removesuffix("c") for name in names_in(bundle[build.STDLIB])}
+    gone = [
+        name for name in bytecode.UNUSED if not any(f"{there}/".startswith(f"{name}/") for there in library)
     ]
-    for path in here:
-        tree = ast.parse(path.read_text())
-        found = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
-        found |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert {name.partition(".")[0] for name in found} & trimmed == set(), path
+    trimmed = tuple(name.removesuffix(".py").replace("/", ".") + "." for name in gone)
+    assert "xml." in trimmed
+    for name, path in wheel.sources(ROOT).items():
+        if name.endswith(".py") and "/cli/" not in name:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            found = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+            found |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+            assert [imported for imported in found if f"{imported}.".startswith(trimmed)] == [], name
 
 
 def test_the_build_time_modules_are_those_that_exist() -> None:
@@ -146,14 +148,14 @@ def test_the_notices_name_the_versions_of_package_json(bundle: dict[str, bytes])
     assert json.loads((ROOT / "package-lock.json").read_text())["packages"][""]["dependencies"] == wanted
 
 
-def test_a_first_visit_stays_within_its_budget(bundle: dict[str, bytes]) -> None:
+def test_the_bundle_stays_within_its_budget(bundle: dict[str, bytes]) -> None:
     """Every file but the recorded runs, which only a page without WebGPU needs, as gzip makes them."""
     sizes = {name: len(gzip.compress(body, 6)) for name, body in bundle.items()}
     total = sum(size for name, size in sizes.items() if not name.endswith(".jsonl"))
     for name in sorted(sizes, key=lambda name: -sizes[name])[:12]:
         print(f"{sizes[name] / MEGABYTE:6.3f} MB {name}")
     print(f"{total / MEGABYTE:6.3f} MB in all, compressed")
-    assert total <= FIRST_VISIT
+    assert total <= BUDGET
 
 
 def test_the_same_inputs_make_the_same_bytes(bundle: dict[str, bytes], checkout: Path) -> None:
