@@ -28,14 +28,14 @@ export async function names(path) {
   return found;
 }
 
-/** @returns {Promise<Uint8Array | null>} a file's bytes, or null if there is none */
+/** @returns {Promise<Uint8Array | undefined>} a file's bytes, or nothing (Python's None; null is not) */
 export async function read(path) {
   const [way, name] = parts(path);
   try {
     const handle = await (await folder(way))?.getFileHandle(name);
-    return handle ? new Uint8Array(await (await handle.getFile()).arrayBuffer()) : null;
+    return handle && new Uint8Array(await (await handle.getFile()).arrayBuffer());
   } catch (error) {
-    if (error.name === "NotFoundError") return null;
+    if (error.name === "NotFoundError") return undefined;
     throw error;
   }
 }
@@ -103,4 +103,15 @@ export function lock(run, steal, onLost) {
 export function unlock(run) {
   held.get(run)?.();
   held.delete(run);
+}
+
+/** Whether this browser keeps files for us at all. */
+export async function usable() {
+  try {
+    await create("probe").then((writer) => writer.close());
+    await remove("probe");
+    return Boolean(navigator.locks);
+  } catch {
+    return false;
+  }
 }

@@ -1,0 +1,108 @@
+"""The session in a browser's worker: worker.js calls `start`, and hands every message of the page over.
+
+Nothing of JavaScript is imported before `start`: the memory snapshot is taken with this module imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from demo.device import BrowserDevice
+from demo.fetch import BrowserCache, browser_fetch
+from demo.session import Session
+from demo.store import BrowserFiles, BrowserLocks, Files, MemoryFiles, RunStore
+from trainer import corpus
+from trainer.benchmarks import Paradigm, read_blimp
+from trainer.errors import CorpusError, DeviceError
+
+PAIRS = "blimp.jsonl"  # of the bundle
+
+
+class Host:
+    """What a session needs of the browser."""
+
+    def __init__(self, worker: Any, store: Any) -> None:
+        import js  # pyright: ignore[reportMissingImports]
+
+        self.worker = worker
+        self.fetch = browser_fetch(js)
+        self.store = store
+        self.books: list[str] = json.loads(worker.books)
+        self.running: set[asyncio.Task[None]] = set()  # or they would be forgotten while they run
+
+    async def session(self) -> Session:
+        """A session whose runs are kept in OPFS, or for the time being where the browser has none."""
+        import js  # pyright: ignore[reportMissingImports]
+
+        files: Files = BrowserFiles(self.store) if await self.store.usable() else MemoryFiles()
+        return Session(
+            open_device=self.open_device,
+            store=RunStore(files),
+            locks=BrowserLocks(self.store),
+            post=self.post,
+            fetch=self.fetch,
+            cache=BrowserCache(js),
+            base=self.worker.library or None,
+            prepare_books=self.prepare_books,
+            read_pairs=self.read_pairs,
+        )
+
+    def post(self, message: dict[str, Any]) -> None:
+        """To the page: a zip is converted, all else goes as JSON, which is several times faster."""
+        if isinstance(message.get("result"), dict) and "zip" in message["result"]:
+            from pyodide.ffi import to_js  # pyright: ignore[reportMissingImports]
+
+            packed = to_js(message["result"].pop("zip"))
+            self.worker.postWithZip(json.dumps(message), packed)
+        else:
+            self.worker.post(json.dumps(message))
+
+    async def open_device(self) -> BrowserDevice:
+        try:
+            return BrowserDevice(await self.worker.openGpu())
+        except Exception as error:
+            if hasattr(error, "problem"):  # a GpuError of gpu.js
+                raise DeviceError(error.problem, getattr(error, "remedy", "")) from error
+            raise
+
+    async def prepare_books(self) -> None:
+        """Fetch the bundled books to where the trainer looks for them; it checks what they are."""
+        folder = Path(corpus.__file__).parent / "books"
+        missing = [name for name in self.books if not (folder / name.partition("/")[2]).is_file()]
+        for name, body in zip(missing, await asyncio.gather(*map(self._fetched, missing)), strict=True):
+            path = folder / name.partition("/")[2]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(body)
+
+    async def read_pairs(self) -> Sequence[Paradigm]:
+        path = Path("/tmp") / PAIRS
+        if not path.is_file():
+            path.write_bytes(await self._fetched(PAIRS))
+        return read_blimp(path)
+
+    async def _fetched(self, name: str) -> bytes:
+        """A file of the bundle."""
+        body = await self.worker.bundled(name)
+        if body is None:
+            raise CorpusError(f"{name} did not arrive", "check the connection and try again")
+        return body.to_bytes()
+
+    def receive(self, session: Session, command: str, zip: Any) -> None:
+        """Obey a command, while others are being obeyed."""
+        message = json.loads(command)
+        if zip is not None:
+            message["zip"] = zip.to_bytes()
+        task = asyncio.ensure_future(session.receive(message))
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+
+
+async def start(worker: Any, store: Any) -> Any:
+    """What takes the page's messages from now on."""
+    host = Host(worker, store)
+    session = await host.session()
+    return lambda command, zip=None: host.receive(session, command, zip)

@@ -1,0 +1,169 @@
+// The module worker: boots Python and the GPU side by side, and passes messages between the page and
+// demo/session.py. The second visit starts from a snapshot of Python's memory, with the trainer imported.
+
+import { openGpu } from "./gpu.js";
+import * as store from "./store.js";
+
+const SNAPSHOTS = "tabula-snapshots";
+const IMPORTS = "import trainer.train, trainer.report, demo.host";
+
+let saved = 0; // the last step that is safe, for when Python can say nothing any more
+
+/** @param {Object<string, any>} message */
+function post(message) {
+  if (message.event === "saved" || message.event === "run_started") saved = message.step;
+  postMessage(message);
+}
+
+function crashed(error) {
+  const note = `The run is safe up to step ${saved.toLocaleString("en")}.`;
+  const details = String(error?.stack ?? error);
+  post({ event: "trouble", kind: "crash", title: "Python stopped", note, details });
+}
+
+/** @type {Promise<(json: string, zip?: Uint8Array) => void> | null} */
+let session = null;
+
+onmessage = async ({ data }) => {
+  if (data.command === "boot") session ??= boot(data);
+  try {
+    const { zip, ...message } = data;
+    (await session)(JSON.stringify(message), zip);
+  } catch (error) {
+    const details = String(error?.stack ?? error);
+    post({ reply: data.id, error: { kind: "crash", title: "Python could not be started", note: "", details } });
+  }
+};
+
+/** @param {{base: string, manifest: string, library?: string}} command */
+async function boot({ base, manifest, library = "" }) {
+  const root = new URL(base, self.location.href);
+  const gpu = openGpu((message) => console.warn(message)); // early; opened anew after it was lost
+  gpu.catch(() => {});
+  const answer = await fetch(new URL(manifest, root));
+  if (!answer.ok) throw new Error(`${answer.url}: HTTP status ${answer.status}`);
+  const bundle = await answer.json();
+  const python = await bootPython(root, bundle);
+  let first = gpu;
+  const worker = {
+    books: JSON.stringify(bundle.books),
+    library,
+    post: (json) => post(JSON.parse(json)),
+    postWithZip(json, zip) {
+      const message = JSON.parse(json);
+      message.result.zip = zip;
+      postMessage(message, [zip.buffer]);
+    },
+    openGpu() {
+      const opening = first ?? openGpu((message) => console.warn(message));
+      first = null;
+      return opening;
+    },
+    async bundled(name) {
+      const answer = await fetch(new URL(name, root));
+      return answer.ok ? answer.arrayBuffer() : undefined; // Python's None; null is not
+    },
+  };
+  return python.pyimport("demo.host").start(worker, store);
+}
+
+// ------------------------------------------------------------------ Python
+
+/** Pyodide with our wheel imported: from a snapshot if there is one of this very bundle. */
+async function bootPython(root, bundle) {
+  const { loadPyodide } = await import(new URL("pyodide/pyodide.mjs", root).href);
+  const indexURL = new URL("pyodide/", root).href;
+  const options = { indexURL, stdout: console.log, stderr: console.warn };
+  const [wheel, snapshot] = await Promise.all([fetchBoot(root, bundle), kept(bundle.version)]);
+  if (snapshot) {
+    try {
+      const python = await loadPyodide({ ...options, _loadSnapshot: snapshot });
+      install(python, wheel);
+      return python;
+    } catch (error) {
+      console.info(`Python starts without its snapshot (${error.message})`);
+      await caches.delete(SNAPSHOTS);
+    }
+  }
+  const python = await bootAndKeep(loadPyodide, options, wheel, bundle.version);
+  return python ?? bootPlainly(loadPyodide, options, wheel);
+}
+
+async function bootPlainly(loadPyodide, options, wheel) {
+  const python = await loadPyodide(options);
+  install(python, wheel);
+  return python;
+}
+
+/** Boots, and keeps a snapshot for the next visit; null where this Pyodide or browser cannot. */
+async function bootAndKeep(loadPyodide, options, wheel, version) {
+  try {
+    const python = await loadPyodide({ ...options, _makeSnapshot: true });
+    install(python, wheel);
+    keep(version, python.makeMemorySnapshot());
+    return python;
+  } catch (error) {
+    console.info(`Python starts plainly (${error.message})`);
+    return null;
+  }
+}
+
+/**
+ * Puts our wheel where Python finds it. In Python, because no snapshot can hold the references that Pyodide's
+ * own installer keeps; and after a snapshot again, because files are no part of it.
+ */
+function install(python, wheel) {
+  python.FS.writeFile("/tmp/tabula.whl", new Uint8Array(wheel));
+  python.runPython(`
+import importlib, os, sys, zipfile
+site = next(path for path in sys.path if path.endswith("site-packages"))
+with zipfile.ZipFile("/tmp/tabula.whl") as wheel:
+    wheel.extractall(site)
+os.remove("/tmp/tabula.whl")
+importlib.invalidate_caches()
+${IMPORTS}`);
+}
+
+/** The wheel's bytes. All that boots is fetched here first, so that the page can show how far that is. */
+async function fetchBoot(root, bundle) {
+  const total = bundle.boot.reduce((sum, name) => sum + bundle.files[name].bytes, 0);
+  let done = 0;
+  const bodies = await Promise.all(
+    bundle.boot.map(async (name) => {
+      const answer = await fetch(new URL(name, root));
+      if (!answer.ok) throw new Error(`${answer.url}: HTTP status ${answer.status}`);
+      const body = await answer.arrayBuffer();
+      post({ event: "loading", done: (done += body.byteLength), total });
+      return body;
+    }),
+  );
+  return bodies[bundle.boot.findIndex((name) => name.endsWith(".whl"))];
+}
+
+/** @returns {Promise<Uint8Array | null>} the snapshot of this version */
+async function kept(version) {
+  try {
+    const found = await (await caches.open(SNAPSHOTS)).match(`/${version}`);
+    return found ? new Uint8Array(await found.arrayBuffer()) : null;
+  } catch {
+    return null; // private windows may refuse storage
+  }
+}
+
+async function keep(version, snapshot) {
+  try {
+    await caches.delete(SNAPSHOTS); // of older bundles
+    await (await caches.open(SNAPSHOTS)).put(`/${version}`, new Response(snapshot));
+  } catch (error) {
+    console.info(`no snapshot is kept (${error.message})`);
+  }
+}
+
+// Python's fatal errors end up here, wherever they happen; the page is told once, by us.
+self.addEventListener("error", (event) => {
+  event.preventDefault();
+  crashed(event.error ?? event.message);
+});
+self.addEventListener("unhandledrejection", (event) => {
+  if (event.reason?.pyodide_fatal_error) crashed(event.reason);
+});

@@ -1,0 +1,152 @@
+"""The worker in Chromium: boots from the bundle, trains on WebGPU, keeps runs in OPFS, survives a reload."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from browser import WatchedPage, serve, wait_until, watched
+from page_session import QUICK, SMALL, STORY, TEXT, VOCAB
+from playwright.sync_api import Browser
+
+from demo.build import bundle_folder
+
+pytest_plugins = ("browser",)
+
+PAGES = Path(__file__).parent / "pages"
+TRAIN = {**QUICK, "steps": 24, "eval_every": 12, "sample_every": 12}
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serve(PAGES, folders={"bundle/": bundle_folder()}) as base:
+        yield base
+
+
+def ready(page: WatchedPage, address: str) -> dict[str, object]:
+    page.goto(address + "session.html")
+    wait_until(page, "Boolean(window.send)")
+    return page.evaluate("boot()")
+
+
+@contextmanager
+def prepared(chromium: Browser, address: str) -> Iterator[WatchedPage]:
+    """A page whose text is tokens."""
+    with watched(chromium) as page:
+        ready(page, address)
+        page.evaluate("(source) => send('load', {sources: [source]})", TEXT)
+        page.evaluate(f"send('train_tokenizer', {{vocab: {VOCAB}}})")
+        page.evaluate("send('tokenize')")
+        yield page
+
+
+TRAIN_SCRIPT = "([model, train, run]) => send('train', {model, train, run})"
+
+
+def losses(page: WatchedPage) -> dict[int, float]:
+    return {event["step"]: event["loss"] for event in page.evaluate("heard('step')")}
+
+
+def ended(page: WatchedPage) -> None:
+    wait_until(
+        page, "heard('run_ended').length && heard('saved').at(-1)?.step === heard('run_ended').at(-1).step"
+    )
+
+
+def test_second_boot_is_from_the_snapshot_and_the_default_corpus_loads(
+    chromium: Browser, address: str
+) -> None:
+    with watched(chromium) as page:
+        first = ready(page, address)
+        assert first["device"]["software"]  # type: ignore[index]
+        loading = page.evaluate("heard('loading')")
+        assert loading[-1]["done"] == loading[-1]["total"] > 5_000_000
+        wait_until(page, "caches.open('tabula-snapshots').then((c) => c.keys()).then((k) => k.length)")
+        assert ready(page, address) == first
+        assert not [line for line in page.watch.console if "snapshot" in line]
+        loaded = page.evaluate("send('load', {sources: [{kind: 'books'}]})")
+        assert len(loaded["documents"]) == 10
+        assert {entry["split"] for entry in loaded["documents"]} == {"training", "held-out"}
+        page.watch.assert_clean()
+
+
+def test_training_survives_a_reload_and_equals_the_uninterrupted_run(chromium: Browser, address: str) -> None:
+    with prepared(chromium, address) as page:
+        page.evaluate(TRAIN_SCRIPT, [SMALL, TRAIN, None])
+        ended(page)
+        whole = losses(page)
+        assert list(whole) == list(range(1, 25))
+        page.evaluate("events.length = 0")
+        run = page.evaluate(TRAIN_SCRIPT, [SMALL, TRAIN, None])["run"]
+        wait_until(page, "heard('step').length >= 4")
+        step = page.evaluate("send('pause')")["step"]
+        assert 4 <= step < 24
+        wrote = page.evaluate("send('generate', {prompt: 'Alice', config: {tokens: 5, temperature: 0}})")
+        assert wrote == {"count": 5, "stopped": False}
+        text = "".join(event["text"] for event in page.evaluate("heard('token')"))
+
+        ready(page, address)
+        kept = page.evaluate("send('runs')")
+        assert kept["quota"]["available"] > 1_000_000
+        assert (kept["runs"][0]["run"], kept["runs"][0]["step"]) == (run, step)
+        opened = page.evaluate("(run) => send('open_run', {run})", run)
+        before = {e["step"]: e["loss"] for e in opened["events"] if e["event"] == "step"}
+        page.evaluate("send('generate', {prompt: 'Alice', config: {tokens: 5, temperature: 0}})")
+        assert "".join(event["text"] for event in page.evaluate("heard('token')")) == text
+        page.evaluate(TRAIN_SCRIPT, [None, {}, run])
+        ended(page)
+        assert {**before, **losses(page)} == whole
+
+        report = page.evaluate("send('evaluate')")
+        assert report["blimp"]["pairs"] == 40
+        assert 0 < report["text"]["bits_per_byte"] < 8
+        name, packed = page.evaluate("(run) => exported(run)", run)
+        assert name == "a-story-nano.zip"
+        names = zipfile.ZipFile(io.BytesIO(base64.b64decode(packed))).namelist()
+        assert "a-story-nano/step-000024/model.safetensors" in names
+        copy = page.evaluate("(zip) => imported(zip)", packed)["run"]
+        assert page.evaluate("(run) => send('open_run', {run})", copy)["report"] == report
+        page.evaluate("(run) => send('delete_run', {run})", run)
+        left = [entry["run"] for entry in page.evaluate("send('runs')")["runs"]]
+        assert copy in left
+        assert run not in left
+        page.watch.assert_clean()
+
+
+def test_two_tabs_and_one_run(chromium: Browser, address: str) -> None:
+    with prepared(chromium, address) as page:
+        run = page.evaluate(TRAIN_SCRIPT, [SMALL, {**TRAIN, "steps": 3000}, None])["run"]
+        wait_until(page, "heard('step').length >= 2")
+        page.evaluate("send('save')")
+        other = page.context.new_page()
+        other.goto(address + "session.html")
+        wait_until(other, "Boolean(window.send)")
+        other.evaluate("boot()")
+        refused = other.evaluate(
+            "(run) => send('train', {run, train: {}}).catch((error) => error.message)", run
+        )
+        assert refused.startswith("other_tab: This run is open in another tab / Only one can train it.")
+        other.evaluate("(run) => send('take_over', {run})", run)
+        wait_until(page, "heard('trouble').some((event) => event.kind === 'other_tab')")
+        other.evaluate(TRAIN_SCRIPT, [None, {}, run])
+        wait_until(other, "heard('step').length >= 1")
+        other.evaluate("send('stop')")
+        other.close()
+
+
+def test_stop_comes_through_while_python_works(chromium: Browser, address: str) -> None:
+    with watched(chromium) as page:
+        ready(page, address)
+        page.evaluate("(source) => send('load', {sources: [source]})", {**TEXT, "text": STORY})
+        page.evaluate(
+            "window.working = send('train_tokenizer', {vocab: 8000}).catch((error) => error.message); 0"
+        )
+        wait_until(page, "heard('merge').length")
+        page.evaluate("send('stop')")
+        assert page.evaluate("working").startswith("stopped: Stopped")
+        page.watch.assert_clean()
