@@ -144,18 +144,18 @@ export class Charts {
         dashed, solid(`${this.train}66`, 1), solid(this.train, 2.2),
         { ...solid(this.val, 1.5), points: { show: true, size: 7, fill: this.val, stroke: this.paper, width: 1.5 } },
         ...this.input.others.map(() => solid(this.edge, 1.5)),
-      ], (u, low, high) => this.lossRange(low, high), [(u) => this.overLoss(u)]),
-      this.plot(this.places.rate, tables[1], [dashed, solid(this.train, 1.8)], (u, low, high) => [0, (high || 1) * 1.15]),
-      this.plot(this.places.norm, tables[2], [dashed, solid(this.train, 1.8)], (u, low, high) => [0, (high || 1) * 1.1]),
+      ], (u, low, high) => this.lossRange(low, high), 32, [(u) => this.overLoss(u)]),
+      this.plot(this.places.rate, tables[1], [dashed, solid(this.train, 1.8)], (u, low, high) => [0, (high || 1) * 1.15], 20),
+      this.plot(this.places.norm, tables[2], [dashed, solid(this.train, 1.8)], (u, low, high) => [0, (high || 1) * 1.1], 20),
     ];
   }
 
   lossRange(low, high) {
     const top = Math.max(high ?? 0, Math.log(this.input.vocab || 2));
-    return [Math.max(0, Math.floor(Math.min(low ?? top, top) - 0.3)), Math.ceil(top * 4 + 0.6) / 4];
+    return [Math.max(0, Math.floor(Math.min(low ?? top, top * 0.6 + 0.3) - 0.3)), Math.ceil(top * 4 + 0.6) / 4];
   }
 
-  plot(place, data, series, range, draw = []) {
+  plot(place, data, series, range, space, draw = []) {
     const axis = { stroke: this.ink, font: FONT, ticks: { show: false }, gap: 6 };
     return new uPlot({
       width: place.clientWidth,
@@ -169,7 +169,7 @@ export class Charts {
       },
       axes: [
         { ...axis, size: 26, space: 70, grid: { show: false }, values: (_, ticks) => ticks.map((v) => this.tick(v)) },
-        { ...axis, size: 36, space: 20, grid: { stroke: this.line, width: 1 }, values: (_, ticks) => ticks.map(String) },
+        { ...axis, size: 36, space, grid: { stroke: this.line, width: 1 }, values: (_, ticks) => ticks.map(String) },
       ],
       series: [{}, ...series],
       hooks: { draw, setSelect: [(u) => { this.zoomed = u.select.width > 0; }] },

@@ -175,7 +175,7 @@ export class Demo extends HTMLElement {
       if (state.device.software) this.flow.settings.choose("nano");
     } else if (events) {
       state.report = report;
-      this.flow.play(new Replay(events, (event) => this.flow.receive(event)), gpu ? "adapter" : "webgpu");
+      this.flow.play(new Replay(events, (event) => this.flow.receive(event)), gpu ? "adapter" : "webgpu", this.recorded.unigram);
     }
     this.update();
   }

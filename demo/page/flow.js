@@ -198,7 +198,7 @@ export class Flow {
     }
     state.phase = "working";
     if (this.replay) {
-      if (this.replay.ended) state.run = emptyRun();
+      if (this.replay.ended) state.run = Object.assign(emptyRun(), { unigram: state.run.unigram });
       this.replay.play();
       mark(state, "train", "working");
     } else if (this.open) {
@@ -371,7 +371,7 @@ export class Flow {
 
   // ---------------------------------------------------------------- the recorded run
 
-  play(replay, problem) {
+  play(replay, problem, unigram) {
     const { state } = this;
     Object.assign(state, { mode: "recorded", phase: "working", stage: "train", problem });
     this.replay = replay;
@@ -379,7 +379,8 @@ export class Flow {
     for (const name of ["infer", "eval"]) mark(state, name, "unavailable");
     const { model, train, train_tokens, validation_tokens } = replay.events[0];
     Object.assign(state, { model: { ...model }, train: { ...train }, preset: "nano" });
-    state.tokens = { train_tokens, validation_tokens, bytes_per_token: NaN, unigram_entropy: NaN, frequent: [] };
+    state.tokens = { train_tokens, validation_tokens, bytes_per_token: NaN, unigram_entropy: unigram, frequent: [] };
+    state.run.unigram = unigram;
     replay.play();
     this.draw(false);
   }

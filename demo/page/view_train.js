@@ -105,7 +105,7 @@ export function mountTrain(demo) {
 
 function sampleItem(sample, run, charts) {
   const held = heldAt(run, sample.step);
-  const text = el("p", { class: "book" }, el("span", { class: "samples__given", text: sample.prompt }), sample.text);
+  const text = el("p", { class: "book" }, el("span", { class: "samples__given", text: sample.prompt }), sample.text.replace(/\s*\n\s*/g, "\n").trimEnd());
   const point = () => charts.mark(sample.step);
   const leave = () => charts.mark(null);
   return el("li", { onmouseenter: point, onmouseleave: leave },

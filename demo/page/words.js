@@ -227,7 +227,10 @@ const HEADS = {
     return [`Loss ${loss.toFixed(2)}`, `step ${whole(run.step)} of ${whole(run.steps)}`];
   },
   infer(state, s) {
-    if (s.status === "unavailable") return unavailable(state);
+    if (s.status === "unavailable") {
+      const [value, note, say] = unavailable(state);
+      return [value, state.mode === "recorded" ? "its samples are in Train" : note, say];
+    }
     if (!state.run.begun) return ["Needs a model", "comes with training"];
     if (state.text?.rate) return [`${figure(state.text.rate)} tokens/s`, `step ${whole(state.text.step)}`];
     return [`Step ${whole(state.run.step)}`, state.stages.train.status === "working" ? "Write pauses training" : "try it"];
