@@ -33,20 +33,17 @@ export async function openGpu(onProblem = console.error) {
   if (!navigator.gpu) {
     throw new GpuError("none", "this browser has no WebGPU", "use a current Chrome, Edge, Safari or Firefox");
   }
+  let problem = "the browser offers no GPU to this page";
   for (const options of [{ powerPreference: "high-performance" }, {}, { forceFallbackAdapter: true }]) {
     const adapter = await navigator.gpu.requestAdapter(options);
     if (!adapter) continue;
     try {
       return new Gpu(adapter, await adapter.requestDevice(), onProblem);
     } catch (error) {
-      throw new GpuError("none", `the GPU gives no device (${error.message})`, "restart the browser");
+      problem = `the GPU gives no device (${error.message})`;
     }
   }
-  throw new GpuError(
-    "none",
-    "the browser offers no GPU to this page",
-    "update the graphics driver, or turn on hardware acceleration in the browser's settings",
-  );
+  throw new GpuError("none", problem, "update the graphics driver, or turn on hardware acceleration");
 }
 
 /** @param {GPUAdapter} adapter @param {GPUDevice} device */

@@ -130,6 +130,10 @@ def test_bytes_come_back_as_they_went(size: int, jobs: Jobs) -> None:
     assert jobs("round_trip", size=size)
 
 
+def test_nothing_in_python_grows_with_the_steps(jobs: Jobs) -> None:
+    assert jobs("growth") < 100  # blocks, after 200 rounds
+
+
 def test_compilation_tells_how_far_it_is(jobs: Jobs) -> None:
     assert jobs("progress") == [["compile", 1, 1]]
 
@@ -141,6 +145,47 @@ def test_what_cannot_be_compiled_says_why(jobs: Jobs) -> None:
     assert "needs a buffer of 1,048,576 MiB" in said["limit"]
     assert "cannot hold 1,048,576 MiB" in said["memory"]
     assert said["memory"].endswith("choose a smaller preset, batch or context")
+
+
+# Opens a GPU on a stand-in for navigator.gpu whose adapters are: null, "refusing", or "software".
+OPEN = """async (kinds) => {
+  const asked = [];
+  const adapter = async (kind) => {
+    if (kind === "refusing") return { requestDevice: () => Promise.reject(new Error("not today")) };
+    return kind && real.requestAdapter();
+  };
+  const requestAdapter = (options) => adapter(kinds[asked.push(Object.keys(options).join()) - 1]);
+  const real = navigator.gpu;
+  Object.defineProperty(navigator, "gpu", { value: kinds && { requestAdapter }, configurable: true });
+  try {
+    const { openGpu } = await import("./demo/gpu.js");
+    const gpu = await openGpu();
+    gpu.close();
+    return { asked, name: gpu.info.name };
+  } catch (error) {
+    return { asked, kind: error.kind, said: error.message };
+  } finally {
+    delete navigator.gpu;
+  }
+}"""
+
+
+def test_the_first_adapter_that_gives_a_device_is_taken(jobs: Jobs) -> None:
+    opened = jobs.page.evaluate(OPEN, [None, "refusing", "software"])
+    assert opened["asked"] == ["powerPreference", "", "forceFallbackAdapter"]
+    assert "swiftshader" in opened["name"]
+    assert jobs.page.evaluate(OPEN, ["software"])["asked"] == ["powerPreference"]
+
+
+def test_where_there_is_no_gpu_it_says_why(jobs: Jobs) -> None:
+    without = jobs.page.evaluate(OPEN, None)
+    assert (without["kind"], without["asked"]) == ("none", [])
+    assert without["said"].startswith("this browser has no WebGPU: use ")
+    nothing = jobs.page.evaluate(OPEN, [None, None, None])
+    assert nothing["kind"] == "none"
+    assert nothing["said"].startswith("the browser offers no GPU to this page: ")
+    refused = jobs.page.evaluate(OPEN, [None, "refusing", None])
+    assert refused["said"].startswith("the GPU gives no device (not today): ")
 
 
 def test_after_the_loss_of_the_device_every_call_says_so(jobs: Jobs) -> None:

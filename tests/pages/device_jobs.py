@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import pickle
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -125,6 +127,26 @@ async def round_trip(size: int) -> bool:
     return same
 
 
+async def growth() -> int:
+    """Blocks of Python's memory that 200 rounds of writing, running and reading leave behind."""
+    plan, out = fill(fill={"N": 64, "VALUE": 1.0})
+    executable = await device.compile(plan)
+    values = bytes(256)
+
+    async def rounds(count: int) -> int:
+        for _ in range(count):
+            await executable.write(out, values)
+            executable.run(["fill"] * 3, submit_every=2)
+            await executable.read(out)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = await rounds(20)
+    grown = await rounds(200) - before
+    executable.close()
+    return grown
+
+
 # ---------------------------------------------------------------- what goes wrong
 
 
@@ -195,5 +217,5 @@ async def _error(coroutine: Any, kind: type[DeviceError] = DeviceError) -> str:
 
 
 _NATIVE = (compile_plan, write, run, read, finish, close, refusals)
-_OWN = (info, train, measure, order, round_trip, compile_errors, lose, go_wrong, progress)
+_OWN = (info, train, measure, order, round_trip, growth, compile_errors, lose, go_wrong, progress)
 JOBS = {job.__name__: job for job in (*_NATIVE, *_OWN)}
