@@ -54,7 +54,7 @@ def policy(scripts: Iterable[str]) -> str:
     directives = {
         "default-src": "'none'",
         "script-src": f"'self' 'wasm-unsafe-eval' {hashes}".rstrip(),
-        "style-src": "'self' 'unsafe-inline'",  # Material sets style attributes
+        "style-src": "'self'",
         "img-src": "'self' data:",  # icons in Material's stylesheet
         "font-src": "'self'",
         "connect-src": f"'self' {BOOKS}",
