@@ -65,9 +65,10 @@ class Host:
         try:
             return BrowserDevice(await self.worker.openGpu())
         except Exception as error:
-            if hasattr(error, "problem"):  # a GpuError of gpu.js
-                raise DeviceError(error.problem, getattr(error, "remedy", "")) from error
-            raise
+            problem = getattr(error, "problem", None)  # of a GpuError of gpu.js
+            if problem is None:
+                raise
+            raise DeviceError(problem, getattr(error, "remedy", "")) from error
 
     async def prepare_books(self) -> None:
         """Fetch the bundled books to where the trainer looks for them; it checks what they are."""
