@@ -133,6 +133,7 @@ export class Flow {
     if (!run) {
       state.run = Object.assign(emptyRun(), { unigram: state.tokens?.unigram_entropy ?? NaN, title: `${sourceTitle(state)}, ${presetTitle(state)}` });
     }
+    state.compiling = true;
     await this.ask("train", { model: state.model, train: run ? changes : complete(state.train), run });
     if (!run) this.client.send("rename_run", { run: state.run.name, title: state.run.title }).catch(() => {});
   }

@@ -25,7 +25,7 @@ export function initial() {
     mode: "live", // or "recorded"
     phase: "idle", // idle, working, paused, done, failed
     stage: "", // the one that works
-    device: null, problem: "", peak: 0, loading: null, booted: false,
+    device: null, problem: "", peak: 0, loading: null, booted: false, compiling: false,
     preset: "micro", model: {}, train: {}, rule: null, budget: null,
     source: "books", library: null, fetching: null,
     documents: [], preview: "", previewed: 0,
@@ -195,7 +195,7 @@ const REDUCERS = {
       trainTokens: e.train_tokens, validationTokens: e.validation_tokens,
     });
     run.step = e.step;
-    state.trouble = null;
+    Object.assign(state, { trouble: null, compiling: false });
   },
   step(state, e) {
     addStep(state.run, e);

@@ -53,8 +53,9 @@ export function mountInfer(demo) {
 
   function drawAlternatives(i) {
     const token = shown.tokens[i];
-    parts.get("alt-title").replaceChildren("In place of ", el("q", { class: "book", text: visible(token.text) }), " it could have written");
     const options = token.alternatives;
+    const [before, after] = options.length ? ["In place of ", " it could have written"] : ["How likely ", " was"];
+    parts.get("alt-title").replaceChildren(before, el("q", { class: "book", text: visible(token.text) }), after);
     const rows = options.map((a) => {
       const own = a.text === token.text;
       const branch = () => write(shown.prompt + shown.tokens.slice(0, i).map((t) => t.text).join("") + a.text);

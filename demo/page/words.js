@@ -118,8 +118,8 @@ function workingBar(state, bar, now) {
   const saved = run.saved ? ` Saved ${ago((now - run.saved.at) / 1000)}.` : "";
   return {
     status: "working", bar, actions,
-    title: run.begun ? `Training: step ${whole(run.step)} of ${whole(run.steps)}` : "Compiling the kernels",
-    note: run.begun ? `${Number.isFinite(seconds) ? `${duration(seconds)} left.` : "Measuring the time left."}${saved} You may leave this tab; training goes on.` : step,
+    title: run.begun && !state.compiling ? `Training: step ${whole(run.step)} of ${whole(run.steps)}` : "Compiling the kernels",
+    note: run.begun && !state.compiling ? `${Number.isFinite(seconds) ? `${duration(seconds)} left.` : "Measuring the time left."}${saved} You may leave this tab; training goes on.` : step,
   };
 }
 
