@@ -55,7 +55,6 @@ def test_unknown_device(cli: Cli, out: Path, story: Path) -> None:
     [
         ["--width", "8192", "--heads", "64", "--vocab", "60000"],
         ["--layers", "1000000000"],
-        ["--steps", "100000000"],  # its table of learning rates
         ["--batch", "2048", "--width", "768", "--heads", "12", "--context", "1024"],
     ],
 )
@@ -73,13 +72,14 @@ def test_model_that_does_not_fit(flags: list[str], cli: Cli, out: Path, story: P
     [
         (["--preset", "huge"], "unknown preset 'huge': choose one of nano, micro, mini, small, gpt2"),
         (["--heads", "5", "--width", "48"], "width 48 is not a multiple of heads 5: try --width 50"),
-        (["--vocab", "65536"], "vocab 65536 is over 65,535: token ids are stored in 16 bits"),
+        (["--vocab", "65536"], "vocab is 65536: give --vocab a value from 1 to 65,535"),
+        (["--steps", "100000000"], "steps is 100000000: give --steps a value from 1 to 10,000,000"),
         (["--steps", "10", "--warmup", "10"], "warmup 10 does not end before step 10"),
         (["--steps", "ten"], "argument --steps: 'ten' is not a whole number"),
         (["--steps", "-3"], "argument --steps: '-3' is not a whole number"),
         (["--learning-rate", "nan"], "argument --learning-rate: 'nan' is not a number from 0 up"),
         (["--learning-rate", "inf"], "argument --learning-rate: 'inf' is not a number from 0 up"),
-        (["--batch", "0"], "batch is 0: give --batch a value above 0"),
+        (["--batch", "0"], "batch is 0: give --batch a value from 1 up"),
         (["--beta1", "2"], "beta1 is 2.0: give --beta1 a value from 0 to 1"),
         (["--validation-share", "1"], "validation share is 1.0: choose a share between 0 and 1"),
         (["--colour", "red"], "unrecognized arguments: --colour red: see trainer train --help"),

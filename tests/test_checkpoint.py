@@ -266,7 +266,10 @@ BAD: dict[str, tuple[Callable[[Files], Files], str]] = {
     "size is missing": (config(n_positions=None), "n_positions is None"),
     "no heads": (config(n_head=0), "config.json: heads is 0"),
     "heads that do not divide": (config(n_head=3), "config.json: width 4 is not a multiple of heads 3"),
-    "large vocabulary": (config(vocab_size=70_000), "config.json: vocab 70000 is over"),
+    "large vocabulary": (
+        config(vocab_size=70_000),
+        "config.json: vocab is 70000: choose a model",
+    ),
     "more layers than weights": (config(n_layer=2), "'transformer.h.1.ln_1.weight' is missing"),
     "a billion layers": (config(n_layer=10**9), "'transformer.h.1.ln_1.weight' is missing"),
     "more weights than layers": (

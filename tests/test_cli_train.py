@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import pty
 import re
@@ -33,9 +32,8 @@ from raw_server import ALICE, ALICE_BODY, serving
 from trainer import checkpoint, gutenberg
 from trainer.cli.display import Display
 from trainer.cli.interrupt import handled
-from trainer.cli.run_folder import Log
 from trainer.config import PRESETS, ModelConfig
-from trainer.events import Notice, Progress, RunEnded, RunStarted, Sample, Step, from_json
+from trainer.events import Notice, RunEnded, RunStarted, Sample, Step, from_json
 
 pytest_plugins = ("cli_fixtures",)
 
@@ -153,15 +151,6 @@ def test_text_with_few_pairs_makes_a_smaller_vocabulary(cli: Cli, tmp_path: Path
     )
     assert "note: the text has no pairs for 270 tokens" in out
     assert checkpoint.load(tmp_path / "run").model.vocab < 270
-
-
-def test_log_writes_null_for_what_json_has_no_word_for(tmp_path: Path) -> None:
-    log = Log(tmp_path, 0)
-    log(Step(1, float("nan"), 0.1, float("inf"), True, 8, 0.5))
-    log(Progress("tokenize", 1, 2, "characters"))
-    log.close()
-    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["loss"] is None
 
 
 # Interrupts.

@@ -221,8 +221,10 @@ def test_bindings_grids_and_names_are_checked() -> None:
     with plan.program("p"):
         with pytest.raises(DeviceError, match="128 MiB"):
             scale(plan, x, y)
-        with pytest.raises(ValueError, match="grid"):
+        with pytest.raises(DeviceError, match="65,536 workgroups in a row"):
             scale(plan, y, x.rows(0, 64), grid=(MAX_GRID + 1, 1, 1))
+        with pytest.raises(ValueError, match="grid"):
+            scale(plan, y, x.rows(0, 64), grid=(0, 1, 1))
         with pytest.raises(ValueError, match="unaligned"):
             scale(plan, y.rows(1, 65), x.rows(0, 64))
         with pytest.raises(ValueError, match="binds"):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from evaluate_oracle import open_runtime, random_weights, tensors
 
-from trainer import __version__, checkpoint, corpus, report
+from trainer import __version__, checkpoint, corpus, provenance, report
 from trainer.benchmarks import blimp, lambada, read_blimp, read_lambada
 from trainer.config import ModelConfig, SampleConfig, to_dict
 from trainer.devices import Device
@@ -159,15 +159,15 @@ def test_what_is_no_report_is_refused(data: dict[str, Any]) -> None:
 def test_the_commit_is_the_checkout_s_own(
     data: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    found = report.commit()
-    if (Path(report.__file__).parent.parent / ".git").exists():
+    found = provenance.commit()
+    if (Path(provenance.__file__).parent.parent / ".git").exists():
         assert found is not None
         assert re.fullmatch(r"[0-9a-f]{40,64}(-dirty)?", found)
     else:
         assert found is None
     assert (data["commit"] is None) == (found is None)
-    monkeypatch.setattr(report, "__file__", str(tmp_path / "site-packages" / "trainer" / "report.py"))
-    assert report.commit() is None
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "site-packages" / "trainer" / "provenance.py"))
+    assert provenance.commit() is None
 
 
 def test_weights_of_another_program_have_a_hash_too(saved: checkpoint.Checkpoint) -> None:

@@ -92,7 +92,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "nested deeply": (encode('{"a":' + "[" * 100_000), "nested too deeply"),
     "nested deeply in an ignored field": (
         encode('{"a":{"x":' + "[" * 200 + "]" * 200 + "," + FIELDS + "}}"),
-        "without exactly",
+        "nested too deeply",
     ),
     "metadata is a list": (encode({"__metadata__": []}), "not an object of strings"),
     "metadata holds a number": (encode({"__metadata__": {"step": 3}}), "'step': 3"),

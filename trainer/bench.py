@@ -34,8 +34,8 @@ from trainer.tokenizer import Tokenizer
 from trainer.train import schedule
 
 PARTS = ("matmul", "steps", "tokenizer")
-MEASURE_SECONDS = 0.3  # of device work in one timed batch
-BATCHES = 5  # timed batches, of which the median counts
+MEASURE_SECONDS = 1.0  # of device work in one timed batch: waiting for its end takes milliseconds
+BATCHES = 3  # timed batches, of which the median counts
 BPE_BYTES = 10_000_000
 BPE_VOCAB = 8192
 
@@ -164,7 +164,7 @@ async def _time(executable: Executable, programs: list[str]) -> float:
     await batch(1)
     repeats = 1
     while (each := await batch(repeats)) * repeats < MEASURE_SECONDS:
-        repeats = max(2 * repeats, min(1000, int(MEASURE_SECONDS / each)))
+        repeats = max(2 * repeats, min(20_000, int(MEASURE_SECONDS / each)))
     return median([await batch(repeats) for _ in range(BATCHES)])
 
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from trainer.config import ModelConfig
 from trainer.errors import ConfigError, CorpusError
-from trainer.evaluate import Meter, Window, check_vocabulary, perplexity, score, windows
-from trainer.events import Reader
+from trainer.evaluate import Window, check_vocabulary, perplexity, score, windows
+from trainer.events import Pacer, Reader
 from trainer.runtime import Runtime
 from trainer.safetensors import TensorData
 from trainer.tokenizer import Tokenizer
@@ -97,7 +97,7 @@ async def lambada(
     check_vocabulary(runtime, tokenizer)
     chosen = _first(passages, limit, "passages")
     context = runtime.model.config.context
-    meter = Meter(on_event, len(chosen), "passages")
+    progress = Pacer(on_event, "evaluate", "passages", len(chosen))
     truncated = correct = done = 0
     nats = 0.0
 
@@ -118,8 +118,8 @@ async def lambada(
         nats += sum(losses)
         correct += all(hits)
         done += 1
-        meter(done, f"{correct / done:.1%} right")
-    meter.last()
+        progress(done, f"{correct / done:.1%} right")
+    progress.last(len(chosen), f"{correct / len(chosen):.1%} right")
     return LambadaScore(
         accuracy=correct / done,
         perplexity=perplexity(nats / done),
@@ -178,7 +178,7 @@ async def blimp(
     context = runtime.model.config.context
     sentences = 2 * sum(len(paradigm.pairs) for paradigm in _first(chosen, None, "paradigms"))
     nats = [[[0.0, 0.0] for _ in paradigm.pairs] for paradigm in chosen]
-    meter = Meter(on_event, sentences, "sentences")
+    progress = Pacer(on_event, "evaluate", "sentences", sentences)
     done = split = 0
 
     def items() -> Iterator[tuple[tuple[int, int, int], Window]]:
@@ -194,8 +194,8 @@ async def blimp(
 
     async for (p, i, side), losses, _ in score(runtime, items()):
         nats[p][i][side] += sum(losses)
-        meter(done, chosen[p].name)
-    meter.last()
+        progress(done, chosen[p].name)
+    progress.last(sentences, chosen[-1].name)
     scores = [_paradigm_score(*both) for both in zip(chosen, nats, strict=True)]
     return BlimpScore(
         accuracy=fmean(paradigm.accuracy for paradigm in scores),

@@ -12,42 +12,51 @@ from trainer.errors import ConfigError
 
 T = TypeVar("T")
 
+# Type of a field → what may stand there, and the largest number that the GPU has room for
+KINDS = {"int": ((int,), 2**32 - 1), "float": ((int, float), 3.4028234663852886e38), "str": ((str,), 0)}
 MAX_VOCAB = 65_535  # token ids are stored as u16, and 65,535 of them leave one value free
 
 
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with a default and the help text that the CLI and the page show."""
-    return field(default=default, metadata={"help": help})
+def option(
+    default: Any, help: str, *, low: float = 0, high: float | None = None, above: float | None = None
+) -> Any:
+    """A dataclass field with a default, the help text that the CLI and the page show, and its range:
+    from `low` (or only above `above`) to `high`.
+    """
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "above": above})
 
 
-def check_positive(config: Any, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"{flag} is {getattr(config, name)}", f"give --{flag} a value above 0")
+def check(config: Any) -> None:
+    """Raise ConfigError for the first field of `config` that is of another type or out of its range."""
+    for f in fields(config):
+        name, value = f.name.replace("_", "-"), getattr(config, f.name)
+        kinds, most = KINDS[str(f.type)]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ConfigError(f"{name} is {value!r}", f"give --{name} a value of type {f.type}")
+        low, high, above = f.metadata["low"], f.metadata["high"], f.metadata["above"]
+        if isinstance(value, str) or (low <= value <= (high or most) and (above is None or value > above)):
+            continue
+        start = f"from {low:,}" if above is None else f"above {above:,}"
+        end = f"to {high:,}" if high else "up"
+        raise ConfigError(f"{name} is {value}", f"give --{name} a value {start} {end}")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """GPT-2's architecture: pre-LayerNorm, learned positions, GELU (tanh), head tied to the embedding."""
 
-    layers: int = option(2, "transformer blocks (L)")
-    width: int = option(48, "channels of the residual stream (C); a multiple of --heads")
-    heads: int = option(3, "attention heads (NH); each has width / heads channels (HS)")
-    context: int = option(64, "tokens the model looks back on (T)")
-    vocab: int = option(1024, "tokens in the vocabulary (V), at most 65,535")
+    layers: int = option(2, "transformer blocks (L)", low=1)
+    width: int = option(48, "channels of the residual stream (C); a multiple of --heads", low=1)
+    heads: int = option(3, "attention heads (NH); each has width / heads channels (HS)", low=1)
+    context: int = option(64, "tokens the model looks back on (T)", low=1)
+    vocab: int = option(1024, "tokens in the vocabulary (V), at most 65,535", low=1, high=MAX_VOCAB)
 
     def __post_init__(self) -> None:
-        check_positive(self, "layers", "width", "heads", "context", "vocab")
+        check(self)
         if self.width % self.heads:
             raise ConfigError(
                 f"width {self.width} is not a multiple of heads {self.heads}",
                 f"try --width {(self.width // self.heads + 1) * self.heads}",
-            )
-        if self.vocab > MAX_VOCAB:
-            raise ConfigError(
-                f"vocab {self.vocab} is over {MAX_VOCAB:,}",
-                "token ids are stored in 16 bits: choose a smaller vocabulary",
             )
         if self.head_size > 128:
             raise ConfigError(
@@ -71,68 +80,46 @@ class ModelConfig:
 class TrainConfig:
     """How a model is trained: AdamW with linear warm-up and cosine decay."""
 
-    steps: int = option(300, "optimiser steps in all")
-    batch: int = option(8, "windows in one micro-batch (B)")
-    accumulate: int = option(1, "micro-batches whose gradients one step averages")
-    learning_rate: float = option(3e-3, "peak learning rate")
-    min_learning_rate: float = option(0.1, "learning rate at the end, as a share of the peak")
+    steps: int = option(300, "optimiser steps in all", low=1, high=10_000_000)
+    batch: int = option(8, "windows in one micro-batch (B)", low=1)
+    accumulate: int = option(1, "micro-batches whose gradients one step averages", low=1)
+    learning_rate: float = option(3e-3, "peak learning rate", above=0)
+    min_learning_rate: float = option(0.1, "learning rate at the end, as a share of the peak", high=1)
     warmup: int = option(20, "steps of linear warm-up")
     weight_decay: float = option(0.1, "decoupled weight decay, on matrices only")
-    beta1: float = option(0.9, "AdamW's decay of the gradient's mean")
-    beta2: float = option(0.95, "AdamW's decay of the squared gradient's mean")
-    epsilon: float = option(1e-8, "AdamW's term against division by zero")
-    clip: float = option(1.0, "largest global gradient norm; longer gradients are scaled down to it")
+    beta1: float = option(0.9, "AdamW's decay of the gradient's mean", high=1)
+    beta2: float = option(0.95, "AdamW's decay of the squared gradient's mean", high=1)
+    epsilon: float = option(1e-8, "AdamW's term against division by zero", above=0)
+    clip: float = option(1.0, "largest global gradient norm; longer gradients are scaled down to it", above=0)
     seed: int = option(1337, "seed of weights, windows and samples")
     eval_every: int = option(50, "steps between validation losses (0: only at the end)")
-    eval_batches: int = option(8, "batches averaged for a validation loss")
+    eval_batches: int = option(8, "batches averaged for a validation loss", low=1)
     sample_every: int = option(100, "steps between sample texts (0: never)")
     sample_prompt: str = option("", "text that the samples continue")
-    sample_tokens: int = option(48, "length of a sample text, in tokens")
+    sample_tokens: int = option(48, "length of a sample text, in tokens", low=1)
     save_every: int = option(100, "steps between checkpoints (0: only at the end)")
-    log_every: int = option(10, "steps between readings of the loss from the GPU")
+    log_every: int = option(10, "steps between readings of the loss from the GPU", low=1)
 
     def __post_init__(self) -> None:
-        check_positive(
-            self,
-            "steps",
-            "batch",
-            "accumulate",
-            "learning_rate",
-            "clip",
-            "epsilon",
-            "eval_batches",
-            "log_every",
-        )
+        check(self)
         if self.warmup >= self.steps:
             raise ConfigError(
                 f"warmup {self.warmup} does not end before step {self.steps}", "choose a smaller --warmup"
             )
-        for name in ("beta1", "beta2", "min_learning_rate"):
-            if not 0 <= getattr(self, name) <= 1:
-                flag = name.replace("_", "-")
-                raise ConfigError(f"{flag} is {getattr(self, name)}", f"give --{flag} a value from 0 to 1")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed is {self.seed}", "choose a seed from 0 to 4,294,967,295")
 
 
 @dataclass(frozen=True)
 class SampleConfig:
     """How the next token is chosen."""
 
-    tokens: int = option(128, "tokens to generate")
+    tokens: int = option(128, "tokens to generate", low=1)
     temperature: float = option(0.8, "0 is greedy; 1 keeps the model's own probabilities")
     top_k: int = option(0, "keep the k likeliest tokens (0: all)")
-    top_p: float = option(1.0, "keep the likeliest tokens that reach this probability together (1: all)")
+    top_p: float = option(1.0, "keep the likeliest tokens that reach this share (1: all)", high=1, above=0)
     seed: int = option(1337, "seed of the choices")
 
     def __post_init__(self) -> None:
-        check_positive(self, "tokens")
-        if self.temperature < 0:
-            raise ConfigError(f"temperature is {self.temperature}", "give --temperature a value from 0 up")
-        if self.top_k < 0:
-            raise ConfigError(f"top-k is {self.top_k}", "give --top-k a value from 0 up")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top-p is {self.top_p}", "give --top-p a value above 0, up to 1")
+        check(self)
 
 
 @dataclass(frozen=True)

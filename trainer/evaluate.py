@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -21,11 +20,10 @@ from itertools import islice
 from typing import TypeVar
 
 from trainer.errors import CheckpointError, ConfigError, CorpusError
-from trainer.events import Progress, Reader
+from trainer.events import Pacer, Reader
 from trainer.runtime import Runtime
 from trainer.tokenizer import Tokenizer
 
-EVENT_INTERVAL = 0.25  # seconds between two Progress events
 LARGEST_LOSS = 700.0  # nats whose exponential is still a number
 EVALUATED = "the evaluated text"
 GIVEN = "the training text, add-one smoothed"
@@ -145,13 +143,13 @@ async def bits_per_byte(
             for window in windows(tokens, context, stride):
                 yield text_size * window.scored / (len(tokens) - 1), window
 
-    meter = Meter(on_event, size, "bytes")
+    progress = Pacer(on_event, "evaluate", "bytes", size)
     nats, done = 0.0, 0.0
     async for window_size, losses, _ in score(runtime, items()):
         nats += math.fsum(losses)
         done += window_size
-        meter(done, f"{_bits(nats, done):.3f} bits per byte")
-    meter.last()
+        progress(done, f"{_bits(nats, done):.3f} bits per byte")
+    progress.last(size, f"{_bits(nats, done):.3f} bits per byte")
     tokens = counts.total()
     return TextScore(
         loss=nats / tokens,
@@ -225,25 +223,3 @@ def check_vocabulary(runtime: Runtime, tokenizer: Tokenizer) -> None:
 def _bits(nats: float, size: float) -> float:
     """Bits per byte."""
     return nats / math.log(2) / size
-
-
-class Meter:
-    """Hands Progress events of an evaluation to a reader, if there is one, a few times a second."""
-
-    def __init__(self, reader: Reader | None, total: float, unit: str) -> None:
-        self._reader = reader
-        self._total = total
-        self._unit = unit
-        self._detail = ""
-        self._due = 0.0
-
-    def __call__(self, done: float, detail: str) -> None:
-        self._detail = detail
-        if self._reader and (now := time.monotonic()) >= self._due:
-            self._due = now + EVENT_INTERVAL
-            self._reader(Progress("evaluate", done, self._total, self._unit, detail))
-
-    def last(self) -> None:
-        """The evaluation's last event, which is never left out."""
-        if self._reader:
-            self._reader(Progress("evaluate", self._total, self._total, self._unit, self._detail))

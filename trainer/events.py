@@ -10,6 +10,8 @@ readers of the same events. A reader is a function that takes an event; `Stream`
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
@@ -61,9 +63,9 @@ class Step(Event):
 
     kind: ClassVar[str] = "step"
     step: int  # 1 is the first
-    loss: float
+    loss: float | None  # None where it is not finite
     learning_rate: float
-    gradient_norm: float
+    gradient_norm: float | None
     skipped: bool  # the step was not finite, and changed nothing
     tokens: int  # seen so far in this run
     seconds: float  # of training so far in this run, pauses left out
@@ -75,8 +77,8 @@ class Validation(Event):
 
     kind: ClassVar[str] = "validation"
     step: int
-    loss: float
-    bits_per_byte: float
+    loss: float | None  # None where it is not finite
+    bits_per_byte: float | None
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,38 @@ class Stream:
             reader(event)
 
 
+class Pacer:
+    """Hands Progress events of a stage to a reader, if there is one, a few times a second."""
+
+    INTERVAL = 0.2  # seconds
+
+    def __init__(self, reader: Reader | None, stage: str, unit: str, total: float = 0) -> None:
+        self._reader = reader
+        self._stage = stage
+        self._unit = unit
+        self._total = total
+        self._due = 0.0
+
+    def __call__(self, done: float, detail: str = "") -> None:
+        """`done` units are: said if the last time is long enough ago."""
+        if self._reader and (now := time.monotonic()) >= self._due:
+            self._due = now + self.INTERVAL
+            self._reader(Progress(self._stage, done, self._total, self._unit, detail))
+
+    def last(self, done: float, detail: str = "") -> None:
+        """The stage's last event, which is never left out."""
+        if self._reader:
+            self._reader(Progress(self._stage, done, self._total, self._unit, detail))
+
+
 def to_json(event: Event) -> dict[str, Any]:
     """`event` as plain JSON data, with its kind under `event`."""
     return {"event": event.kind, **asdict(event)}
+
+
+def finite(value: float) -> float | None:
+    """`value`, or None where it is infinite or not a number: JSON has no word for these."""
+    return value if math.isfinite(value) else None
 
 
 def from_json(data: dict[str, Any]) -> Event:

@@ -171,8 +171,13 @@ class Plan:
             raise ValueError(f"{kernel} ({variant}) binds {sorted(modes)}, not {sorted(bindings)}")
         if len(bindings) > MAX_BINDINGS:
             raise ValueError(f"{kernel} binds {len(bindings)} buffers, over WebGPU's {MAX_BINDINGS}")
-        if max(grid) > MAX_GRID or min(grid) < 1:
+        if min(grid) < 1:
             raise ValueError(f"{kernel} has a grid of {grid}")
+        if max(grid) > MAX_GRID:
+            raise DeviceError(
+                f"{kernel} takes {max(grid):,} workgroups in a row, over WebGPU's {MAX_GRID:,}",
+                "choose a smaller batch (more --accumulate keeps the step's size) or context",
+            )
         bound: dict[str, Tensor] = {}
         for name, tensor in bindings.items():
             tensor = tensor or self._unused(name, modes[name])

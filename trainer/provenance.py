@@ -5,33 +5,25 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this code runs from, with "+changes" if it has uncommitted ones.
+    """The commit of the checkout that this trainer runs from, with "-dirty" if tracked files were changed.
 
-    None outside a git checkout, or without git.
+    None for an installed trainer, in the page, and without git.
     """
-    checkout = Path(__file__).parent.parent
-    if not (checkout / ".git").exists():
+    root = Path(__file__).resolve().parent.parent
+    if sys.platform == "emscripten" or not (root / ".git").exists():
         return None
-    revision = _git(checkout, "rev-parse", "--short=12", "HEAD")
-    if revision is None:
-        return None
-    changes = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", "trainer", "shaders")
-    return f"{revision}+changes" if changes else revision
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
 def today() -> str:

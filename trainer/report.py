@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import subprocess
-import sys
 import types
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -28,6 +26,7 @@ from trainer.devices import DeviceInfo
 from trainer.errors import ConfigError, CorpusError
 from trainer.evaluate import TextScore
 from trainer.gpt2_format import parameter_shapes
+from trainer.provenance import commit
 from trainer.tokenizer import Tokenizer
 
 FORMAT = 1  # raised when a field changes its meaning
@@ -166,22 +165,6 @@ def document_facts(name: str, documents: Sequence[corpus.Document]) -> DataFacts
     """The facts of the documents of a source."""
     size = sum(len(document.text.encode()) for document in documents)
     return DataFacts(shown(name), size, corpus.fingerprint(documents))
-
-
-def commit() -> str | None:
-    """The commit of the checkout that this trainer runs from, with "-dirty" if tracked files were changed.
-
-    None for an installed trainer, in the page, and without git.
-    """
-    root = Path(__file__).resolve().parent.parent
-    if sys.platform == "emscripten" or not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()
 
 
 # -------------------------------------------------------------------- reading one back

@@ -16,6 +16,7 @@ Format: https://github.com/huggingface/safetensors#format
 from __future__ import annotations
 
 import json
+import re
 import struct
 from array import array
 from collections.abc import Iterator, Mapping
@@ -57,6 +58,8 @@ DTYPE_RANK = {dtype: rank for rank, dtype in enumerate(DTYPE_BITS)}
 MAX_HEADER = 100_000_000  # bytes
 WORD = 1 << 64  # sizes are unsigned 64-bit numbers
 METADATA = "__metadata__"
+DEEPEST = 3  # the header, a tensor in it, its shape
+BRACKET_OR_STRING = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]')
 FIELDS = ("dtype", "shape", "data_offsets")
 DAMAGED = "the file is damaged or no safetensors file: copy or download it again"
 
@@ -232,18 +235,29 @@ def _header(raw: memoryview, source: str | Path) -> dict[str, Any]:
             f"{source}: the header starts with {bytes(raw[:1])!r} instead of b'{{'", DAMAGED
         )
     try:
+        text = str(raw, "utf-8")
+        if _too_deep(text):
+            raise ValueError("it is nested too deeply")
         header = json.loads(
-            str(raw, "utf-8"),
+            text,
             object_pairs_hook=_unique,
             parse_int=_integer,
             parse_float=_not_a_size,
             parse_constant=_not_a_size,
         )
-    except RecursionError as error:
-        raise SafetensorsError(f"{source}: the header is nested too deeply", DAMAGED) from error
     except ValueError as error:
         raise SafetensorsError(f"{source}: the header is not valid ({error})", DAMAGED) from error
     return header
+
+
+def _too_deep(text: str) -> bool:
+    """Whether brackets nest deeper than a header's do: found before a parser descends into them."""
+    depth = 0
+    for match in BRACKET_OR_STRING.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(match[0], 0)
+        if depth > DEEPEST:
+            return True
+    return False
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ documents and has an id of its own; text never gives that id, not even text that
 
 from __future__ import annotations
 
-import time
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -19,11 +18,9 @@ from pathlib import Path
 from trainer import tokenizer_json
 from trainer.bpe import END_OF_TEXT, FIRST_TOKENS, Encoder, check_vocab, train_steps
 from trainer.errors import TokenizerError
-from trainer.events import Notice, Progress, Reader
+from trainer.events import Notice, Pacer, Reader
 from trainer.pretokenize import chunks
 from trainer.storage import write_file
-
-EVENT_INTERVAL = 0.25  # seconds between two Progress events
 
 
 class Tokenizer:
@@ -63,21 +60,21 @@ class Tokenizer:
         TokenizerError for a vocabulary out of range, no text, or a lone surrogate in the text.
         """
         check_vocab(vocab)  # before a large corpus is counted
-        progress = _Pacer(on_event)
         goal = vocab - len(FIRST_TOKENS)
+        progress = Pacer(on_event, "train-tokenizer", "merges", goal)
         counts: Counter[str] = Counter()
         characters = 0
         for text in texts:
             for words in chunks(text):
                 counts.update(words)
                 characters += sum(map(len, words))
-                progress("train-tokenizer", 0, goal, "merges", f"{characters:,} characters counted")
+                progress(0, f"{characters:,} characters counted")
         merges: list[tuple[int, int]] = []
         for merge in train_steps(counts, vocab):
             merges.append((merge.left, merge.right))
             latest = repr(merge.content.decode(errors="replace"))
-            progress("train-tokenizer", len(merges), goal, "merges", latest)
-        progress.last("train-tokenizer", len(merges), goal, "merges")
+            progress(len(merges), latest)
+        progress.last(len(merges))
         if on_event and len(merges) < goal:
             size = len(FIRST_TOKENS) + len(merges)
             on_event(Notice(f"the text has no pairs for {vocab:,} tokens: the vocabulary is {size:,}"))
@@ -121,8 +118,8 @@ class Tokenizer:
         Gives Progress events in characters a few times a second (`total` is 0 where `texts` is an iterator);
         what `on_event` raises ends the work. Raises TokenizerError for a lone surrogate.
         """
-        progress = _Pacer(on_event)
         total = sum(map(len, texts)) if isinstance(texts, Collection) else 0
+        progress = Pacer(on_event, "tokenize", "characters", total)
         done = 0
         ids = array("H")
         for text in texts:
@@ -130,8 +127,8 @@ class Tokenizer:
             for words in chunks(text):
                 ids.frombytes(self._pack(words))
                 done += sum(map(len, words))
-                progress("tokenize", done, total, "characters", f"{len(ids):,} tokens")
-        progress.last("tokenize", done, total, "characters", f"{len(ids):,} tokens")
+                progress(done, f"{len(ids):,} tokens")
+        progress.last(done, f"{len(ids):,} tokens")
         return ids
 
     def _pack(self, words: list[str]) -> bytes:
@@ -153,21 +150,3 @@ class Tokenizer:
                 "decode with the tokenizer that made the ids",
             )
         return self._tokens[id]
-
-
-class _Pacer:
-    """Hands Progress events to a reader, if there is one, a few times a second."""
-
-    def __init__(self, reader: Reader | None) -> None:
-        self._reader = reader
-        self._due = 0.0
-
-    def __call__(self, stage: str, done: float, total: float, unit: str, detail: str) -> None:
-        if self._reader and (now := time.monotonic()) >= self._due:
-            self._due = now + EVENT_INTERVAL
-            self._reader(Progress(stage, done, total, unit, detail))
-
-    def last(self, stage: str, done: float, total: float, unit: str, detail: str = "") -> None:
-        """The stage's last event, which is never left out."""
-        if self._reader:
-            self._reader(Progress(stage, done, total, unit, detail))

@@ -21,7 +21,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig, SampleConfig, TrainConfig, from_dict, to_dict
 from trainer.devices import Device, check_fits
 from trainer.errors import CheckpointError, CorpusError
-from trainer.events import Notice, Reader, RunEnded, RunStarted, Sample, Saved, Step, Validation
+from trainer.events import Notice, Reader, RunEnded, RunStarted, Sample, Saved, Step, Validation, finite
 from trainer.generate import complete
 from trainer.model import RING, Model, Training, build
 from trainer.ops.random import dataset_parts
@@ -277,7 +277,15 @@ class Trainer:
             self.step += 1
             self.seconds += each
             self.on_event(
-                Step(self.step, loss, rate, norm, skipped != 0, self.step * tokens, round(self.seconds, 4))
+                Step(
+                    self.step,
+                    finite(loss),
+                    rate,
+                    finite(norm),
+                    skipped != 0,
+                    self.step * tokens,
+                    round(self.seconds, 4),
+                )
             )
             if skipped:
                 self.on_event(Notice(f"step {self.step} was not finite and changed nothing"))
@@ -309,7 +317,7 @@ class Trainer:
                 positions += len(losses)
             size += sum(self._token_sizes[id] for _, targets in windows for id in targets)
         bits = nats / math.log(2) / max(1, size)
-        self.on_event(Validation(self.step, nats / positions, bits))
+        self.on_event(Validation(self.step, finite(nats / positions), finite(bits)))
 
     @property
     def _token_sizes(self) -> list[int]:

@@ -47,7 +47,7 @@ class Speed:
     def line(self) -> str:
         """The last step's figures, the rates of the last ones and the time left."""
         last, first = self.recent[-1], self.recent[0]
-        parts = [f"loss {last.loss:.4f}", f"lr {last.learning_rate:.2e}"]
+        parts = [f"loss {_number(last.loss, 4)}", f"lr {last.learning_rate:.2e}"]
         steps, seconds = last.step - first.step, last.seconds - first.seconds
         if steps and seconds > 0:
             flops = self.started.flops_per_step * steps / seconds
@@ -60,6 +60,10 @@ class Speed:
         return "  ".join(parts)
 
 
+def _number(value: float | None, digits: int) -> str:
+    return "not finite" if value is None else f"{value:.{digits}f}"
+
+
 def describe(event: Event) -> str:
     """What a line says of an event that is worth one; empty for the others."""
     match event:
@@ -68,8 +72,8 @@ def describe(event: Event) -> str:
             return f"{begins}: {event.parameters:,} parameters on {event.device['name']}"
         case Validation():
             return (
-                f"step {event.step:,}: validation loss {event.loss:.4f}, "
-                f"{event.bits_per_byte:.3f} bits per byte"
+                f"step {event.step:,}: validation loss {_number(event.loss, 4)}, "
+                f"{_number(event.bits_per_byte, 3)} bits per byte"
             )
         case Sample():
             return f"step {event.step:,} writes: {event.prompt}{event.text}"

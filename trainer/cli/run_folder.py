@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from trainer import checkpoint, storage
 from trainer.errors import CheckpointError, ConfigError
@@ -101,10 +100,7 @@ async def save(folder: Path, snapshot: Snapshot) -> str:
 
 
 class Log:
-    """The reader of events that writes log.jsonl, a line at once; Progress is left out.
-
-    A number that is not finite becomes null, which JSON has a word for. Raises StorageError.
-    """
+    """Writes the events it reads to log.jsonl, a line at once; Progress is left out. Raises StorageError."""
 
     def __init__(self, folder: Path, step: int) -> None:
         """Begin a log or, from `step` on, continue one: events of later steps are dropped."""
@@ -119,7 +115,7 @@ class Log:
         if isinstance(event, Progress):
             return
         record = {"time": round(time.time(), 3), **to_json(event)}
-        line = json.dumps({name: _finite(value) for name, value in record.items()}, ensure_ascii=False)
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
         with storage.storage_errors(self.path):
             self._file.write(f"{line}\n")
             self._file.flush()
@@ -128,10 +124,6 @@ class Log:
         """Close the file."""
         with contextlib.suppress(OSError):  # a full disk was reported when the line was written
             self._file.close()
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def lines_until(path: Path, step: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ from trainer import kernels
 from trainer.devices import DeviceInfo, check_fits
 from trainer.errors import DeviceError
 from trainer.events import Progress, Reader
-from trainer.plan import Dispatch, Grid, Plan, Tensor
+from trainer.plan import MAX_BINDING, MAX_BINDINGS, MAX_BUFFER, MAX_GRID, Dispatch, Grid, Plan, Tensor
 
 KINDS = {"DiscreteGPU": 0, "IntegratedGPU": 1, "Unknown": 2, "CPU": 3}  # in order of preference
 WRITE_CHUNK = 64 << 20  # bytes of one queue.write_buffer
@@ -65,6 +65,21 @@ async def open_native(name: str = "auto") -> NativeDevice:
     raise DeviceError(f"no device {name!r}", f"choose auto, reference, dawn, or one of {known}")
 
 
+# WebGPU's default limits: asked for by name, since wgpu-py otherwise gives all that the adapter has. What a
+# plan needs here it then needs in a page, too.
+DEFAULT_LIMITS = {
+    "max-buffer-size": MAX_BUFFER,
+    "max-compute-invocations-per-workgroup": 256,
+    "max-compute-workgroup-size-x": 256,
+    "max-compute-workgroup-size-y": 256,
+    "max-compute-workgroup-size-z": 64,
+    "max-compute-workgroup-storage-size": 16 << 10,
+    "max-compute-workgroups-per-dimension": MAX_GRID,
+    "max-storage-buffer-binding-size": MAX_BINDING,
+    "max-storage-buffers-per-shader-stage": MAX_BINDINGS,
+}
+
+
 class NativeDevice:
     """A WebGPU device. Asks for no feature, and for no limit beyond the defaults."""
 
@@ -73,7 +88,7 @@ class NativeDevice:
         self.wgpu = _wgpu(dawn)
         self.dawn = dawn
         try:
-            self.device = adapter.request_device_sync()
+            self.device = adapter.request_device_sync(required_limits=DEFAULT_LIMITS)
         except Exception as error:
             raise DeviceError(f"{self.info.name} gives no device ({error})", "try another") from error
 
