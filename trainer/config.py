@@ -211,4 +211,7 @@ def from_dict(cls: type[T], data: dict[str, Any]) -> T:
     unknown = sorted(set(data) - names)
     if unknown:
         raise ConfigError(f"unknown setting {unknown[0]!r}", f"{cls.__name__} has {', '.join(sorted(names))}")
-    return cls(**data)
+    floating = {f.name for f in fields(cls) if f.type == "float"}  # type: ignore[arg-type]
+    return cls(  # JSON that has been through JavaScript has 1 for 1.0
+        **{k: float(v) if k in floating and type(v) is int else v for k, v in data.items()}
+    )

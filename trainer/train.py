@@ -30,7 +30,7 @@ from trainer.safetensors import TensorData
 from trainer.tokenizer import Tokenizer
 
 CHUNK_SECONDS = 0.5  # of work between two looks at the stop flag
-SUBMIT_SECONDS = 0.1  # of work in one submit: a screen may share the GPU
+SUBMIT_SECONDS = 0.05  # of work in one submit: a screen may share the GPU
 
 
 @dataclass(frozen=True)

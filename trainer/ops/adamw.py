@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from trainer.config import TrainConfig
 from trainer.plan import Plan, Tensor, linear_grid
 
-NORM_GROUPS = 128  # workgroups that add up one piece of the gradient
+# Workgroups that add up one piece of the gradient: enough for a large GPU. A CPU in disguise has few cores, and
+# its barriers are dear.
+NORM_GROUPS = 128
+NORM_GROUPS_SOFTWARE = 8
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class StepState:
 
 def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainConfig) -> None:
     """Append the optimiser's step: nothing changes if a gradient or the loss is not finite."""
-    groups = [min(NORM_GROUPS, -(-piece.gradient.size // 256)) for piece in pieces]
+    most = NORM_GROUPS_SOFTWARE if plan.tuning.software else NORM_GROUPS
+    groups = [min(most, -(-piece.gradient.size // 256)) for piece in pieces]
     squares = plan.activation("squares", (sum(groups),))
     flaws = plan.activation("flaws", (sum(groups),), "u32")
     slot = 0
