@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from trainer.config import TrainConfig
 from trainer.plan import Plan, Tensor, linear_grid
 
-# Workgroups that add up one piece of the gradient: enough for a large GPU. A CPU in disguise has few cores, and
-# its barriers are dear.
+# Workgroups that add up one piece of the gradient: enough for a large GPU. A CPU in disguise has few cores,
+# and its barriers are dear.
 NORM_GROUPS = 128
 NORM_GROUPS_SOFTWARE = 8
 
