@@ -217,3 +217,22 @@ def test_books_come_from_the_server_once_and_are_checked(chromium: Browser, addr
                 asked.append("once")
         assert asked[-1] == "once", "the second visit has it from the cache"
         assert page.evaluate("heard('trouble')") == []
+
+
+def test_full_storage_and_a_crash_are_told(chromium: Browser, address: str) -> None:
+    with prepared(chromium, address) as page:
+        (worker,) = page.workers
+        worker.evaluate("StorageManager.prototype.estimate = async () => ({ usage: 0, quota: 10_000 })")
+        page.evaluate(TRAIN_SCRIPT, [SMALL, {**TRAIN, "steps": 6}, None])
+        told = wait_until(page, "heard('trouble')[0]")
+        assert (told["kind"], told["title"]) == ("quota", "Storage is full: not saving")
+        assert told["note"].endswith("; 10 KB is left. Delete a run, or export this one.")
+        assert list(losses(page)) == list(range(1, 7))
+        assert page.evaluate("send('runs')")["runs"] == []
+        worker.evaluate("StorageManager.prototype.estimate = async () => ({ usage: 0, quota: 1e9 })")
+        assert page.evaluate("send('save')") == {"step": 6}
+        worker.evaluate("setTimeout(() => { throw new Error('unreachable') })")
+        told = wait_until(page, "heard('trouble')[1]")
+        assert (told["kind"], told["title"]) == ("crash", "Python stopped")
+        assert told["note"] == "The run is safe up to step 6."
+        assert "unreachable" in told["details"]
