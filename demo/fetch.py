@@ -9,7 +9,6 @@ from typing import Any
 from trainer.errors import StorageError
 from trainer.gutenberg import TIMEOUT, Fetch, Response
 
-CACHE = "tabula-books"
 HIDDEN = ("content-length", "content-encoding")  # of the body before the browser undid the compression
 
 
@@ -44,21 +43,19 @@ def browser_fetch(js: Any, timeout: float = TIMEOUT) -> Fetch:
 
 
 class BrowserCache:
-    """A `Cache` in the browser's Cache API. What it refuses to keep because it is full is a StorageError."""
+    """A `Cache` in the browser's Cache API, through store.js. What it cannot keep is a StorageError."""
 
-    def __init__(self, js: Any) -> None:
-        self.js = js
+    def __init__(self, store: Any) -> None:
+        self.store = store
 
     async def get(self, key: str) -> bytes | None:
         with contextlib.suppress(Exception):  # what cannot be read is fetched again
-            found = await (await self.js.caches.open(CACHE)).match(key)
-            return (await found.arrayBuffer()).to_bytes() if found else None
+            found = await self.store.keptBook(key)
+            return found.to_bytes() if found is not None else None
         return None
 
     async def put(self, key: str, entry: bytes) -> None:
-        from pyodide.ffi import to_js  # pyright: ignore[reportMissingImports]
-
         try:
-            await (await self.js.caches.open(CACHE)).put(key, self.js.Response.new(to_js(entry)))
+            await self.store.keepBook(key, entry)
         except Exception as error:
             raise StorageError(f"the browser cannot keep {key} ({error})", "delete a run") from error

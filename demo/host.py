@@ -36,8 +36,6 @@ class Host:
 
     async def session(self) -> Session:
         """A session whose runs are kept in OPFS, or for the time being where the browser has none."""
-        import js  # pyright: ignore[reportMissingImports]
-
         files: Files = BrowserFiles(self.store) if await self.store.usable() else MemoryFiles()
         return Session(
             open_device=self.open_device,
@@ -45,7 +43,7 @@ class Host:
             locks=BrowserLocks(self.store),
             post=self.post,
             fetch=self.fetch,
-            cache=BrowserCache(js),
+            cache=BrowserCache(self.store),
             base=self.worker.library or None,
             prepare_books=self.prepare_books,
             read_pairs=self.read_pairs,

@@ -115,3 +115,19 @@ export async function usable() {
     return false;
   }
 }
+
+const BOOKS = "tabula-books";
+
+/** @returns {Promise<ArrayBuffer | undefined>} what `keepBook` kept under an address */
+export async function keptBook(url) {
+  const found = await (await caches.open(BOOKS)).match(url);
+  return found?.arrayBuffer();
+}
+
+/** Keeps a fetched book in the Cache API. @param {any} bytes a Python buffer */
+export async function keepBook(url, bytes) {
+  const view = bytes.getBuffer("u8");
+  const body = new Response(view.data.slice());
+  view.release();
+  await (await caches.open(BOOKS)).put(url, body);
+}

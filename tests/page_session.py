@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
+from demo.device import DeviceLost
 from demo.session import Session
 from demo.store import MemoryFiles, MemoryLocks, RunStore
 from trainer.corpus import read_bundled
@@ -96,6 +98,14 @@ class Page:
 
     def heard(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == kind]
+
+    async def close(self) -> None:
+        """As when the tab is closed; what the device still has to do ends before the event loop does."""
+        await self.session.close()
+        run = self.session.training
+        if run and not run.lost:
+            with contextlib.suppress(DeviceLost):
+                await run.trainer.runtime.executable.finish()
 
     @property
     def losses(self) -> dict[int, float]:

@@ -33,7 +33,7 @@ async def uninterrupted(device: Device, **changes: Any) -> list[float]:
     await page.prepare()
     await page.train(**changes)
     await page.until("run_ended", reason="finished")
-    await page.session.close()
+    await page.close()
     return losses_of(page)
 
 
@@ -91,8 +91,8 @@ def test_whole_life_of_a_session(native: Device, tmp_path: Path, monkeypatch: py
         other.events[:0] = [e for e in opened["events"] if e["event"] == "step"]
         await other.train(imported["run"])
         await other.until("run_ended", reason="finished")
-        await page.session.close()
-        await other.session.close()
+        await page.close()
+        await other.close()
         return other, await uninterrupted(native), exported["zip"]
 
     other, whole, packed = asyncio.run(life())
@@ -119,7 +119,7 @@ def test_pause_resume_and_generate_while_training_change_nothing(native: Device)
             await asyncio.gather(page.send("pause"), page.send("save"))
             await asyncio.gather(page.send("resume"), page.send("generate", prompt="x", config={"tokens": 2}))
         await page.until("run_ended", reason="finished")
-        await page.session.close()
+        await page.close()
         return losses_of(page)
 
     assert asyncio.run(restless()) == asyncio.run(uninterrupted(native))
@@ -133,7 +133,7 @@ def test_reload_continues_from_the_last_save_to_the_bit(native: Device) -> None:
         await page.until("step", step=5)
         saved = (await page.send("save"))["step"]
         await page.until("step", step=saved + 2)
-        await page.session.close()  # as when the tab is closed: later steps are lost, and repeated
+        await page.close()  # as when the tab is closed: later steps are lost, and repeated
         back = Page(native, page.files)
         (listed,) = (await back.send("runs"))["runs"]
         assert (listed["run"], listed["step"], listed["steps"]) == (run, saved, STEPS)
@@ -145,7 +145,7 @@ def test_reload_continues_from_the_last_save_to_the_bit(native: Device) -> None:
         assert len(back.events) == saved
         await back.train(run)
         await back.until("run_ended", reason="finished")
-        await back.session.close()
+        await back.close()
         return losses_of(back), await uninterrupted(native)
 
     parts, whole = asyncio.run(reload())
@@ -161,7 +161,7 @@ def test_trains_longer_after_the_end(native: Device) -> None:
         await page.train(run, steps=7)
         await page.until("step", step=7)
         await page.until("saved", step=7)
-        await page.session.close()
+        await page.close()
         return page
 
     assert sorted(asyncio.run(longer()).losses) == list(range(1, 8))
@@ -222,7 +222,7 @@ def test_lost_device_is_told_and_the_run_goes_on_to_the_bit(
             await page.until("trouble", kind="lost" if step == 4 else "lost_again")
             await page.train(run)
         await page.until("run_ended", reason="finished")
-        await page.session.close()
+        await page.close()
         return losses_of(page), await uninterrupted(native), page.heard("trouble")
 
     parts, whole, troubles = asyncio.run(lose())
@@ -249,7 +249,7 @@ def test_full_storage_is_told_once_and_training_goes_on(native: Device) -> None:
         page.files.quota = 10_000_000
         await page.send("save")
         assert (await page.send("runs"))["runs"][0]["step"] == STEPS
-        await page.session.close()
+        await page.close()
         return page
 
     (told,) = asyncio.run(full()).heard("trouble")
@@ -267,7 +267,7 @@ def test_loss_that_stops_being_a_number_stops_the_run(native: Device) -> None:
         assert told["note"] == "10 steps in a row were skipped. Try half the learning rate."
         assert all(event["loss"] is None or event["loss"] < 1e30 for event in page.heard("step"))
         assert run
-        await page.session.close()
+        await page.close()
         return page
 
     assert asyncio.run(diverge()).heard("run_ended")[-1]["reason"] == "stopped"
@@ -293,8 +293,8 @@ def test_another_tab_owns_the_run_until_it_is_taken_over(native: Device) -> None
         await second.until("saved", step=last)
         await first.send("save")
         assert (await second.send("runs"))["runs"][0]["step"] == last
-        await first.session.close()
-        await second.session.close()
+        await first.close()
+        await second.close()
 
     asyncio.run(two())
 
@@ -319,7 +319,7 @@ def test_stop_ends_a_stage_and_leaves_what_was_there(native: Device, command: st
         assert page.session.material.tokenizer is not None
         assert page.session.material.tokenizer.vocab_size == VOCAB
         await page.send("generate", prompt="", config={"tokens": 2})
-        await page.session.close()
+        await page.close()
 
     asyncio.run(stop())
 
@@ -335,7 +335,7 @@ def test_generation_stops_and_training_goes_on(native: Device) -> None:
         await page.send("stop_generating")
         assert (await writing)["stopped"]
         await page.until("run_ended", reason="finished")
-        await page.session.close()
+        await page.close()
 
     asyncio.run(stop())
 
@@ -398,7 +398,7 @@ def test_runs_are_renamed_and_deleted(native: Device) -> None:
         assert not [path for path in page.files.content if run in path]
         back = await page.send("import_run", zip=exported["zip"])
         assert back["title"] == "<b>Mine</b>"
-        await page.session.close()
+        await page.close()
 
     asyncio.run(tidy())
 

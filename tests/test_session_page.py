@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from browser import WatchedPage, serve, wait_until, watched
 from page_session import QUICK, SMALL, STORY, TEXT, VOCAB
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Route
 
 from demo.build import bundle_folder
+from trainer.corpus import bundled
+from trainer.gutenberg import manifest
 
 pytest_plugins = ("browser",)
 
@@ -150,3 +152,87 @@ def test_stop_comes_through_while_python_works(chromium: Browser, address: str) 
         page.evaluate("send('stop')")
         assert page.evaluate("working").startswith("stopped: Stopped")
         page.watch.assert_clean()
+
+
+WATCH_DEVICES = """() => {
+  const open = GPUAdapter.prototype.requestDevice;
+  self.devices = [];
+  GPUAdapter.prototype.requestDevice = async function (...given) {
+    const device = await open.apply(this, given);
+    self.devices.push(device);
+    return device;
+  };
+}"""
+
+
+def test_destroyed_device_is_told_and_the_run_goes_on_to_the_bit(chromium: Browser, address: str) -> None:
+    with watched(chromium) as page:
+        page.goto(address + "session.html")
+        wait_until(page, "Boolean(window.send)")
+        (worker,) = page.workers
+        worker.evaluate(WATCH_DEVICES)
+        page.evaluate("boot()")
+        page.evaluate("(source) => send('load', {sources: [source]})", TEXT)
+        page.evaluate(f"send('train_tokenizer', {{vocab: {VOCAB}}})")
+        page.evaluate("send('tokenize')")
+        run = page.evaluate(TRAIN_SCRIPT, [SMALL, TRAIN, None])["run"]
+        wait_until(page, "heard('step').length >= 3")
+        saved = page.evaluate("send('save')")["step"]
+        worker.evaluate("devices[0].destroy()")
+        told = wait_until(page, "heard('trouble')[0]")
+        assert told["kind"] == "lost"
+        assert f"The run is safe up to step {saved}" in told["note"]
+        first = losses(page)
+        page.evaluate("events.length = 0")
+        assert page.evaluate(TRAIN_SCRIPT, [None, {}, run])["step"] == saved
+        ended(page)
+        again = losses(page)
+        assert list(again) == list(range(saved + 1, 25))
+        assert all(first.get(step, loss) == loss for step, loss in again.items())
+        assert worker.evaluate("devices.length") == 2
+
+
+def test_books_come_from_the_server_once_and_are_checked(chromium: Browser, address: str) -> None:
+    oz = manifest()[55]
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        name = route.request.url.rpartition("/")[2]
+        asked.append(name)
+        path = bundled() / oz.repo / name
+        if path.is_file():
+            route.fulfill(body=path.read_bytes(), headers={"access-control-allow-origin": "*"})
+        else:
+            route.fulfill(status=404, headers={"access-control-allow-origin": "*"})
+
+    with watched(chromium) as page:
+        page.context.route("https://raw.githubusercontent.com/**", answer)
+        for round in (1, 2):
+            ready(page, address)
+            load = "(names) => send('load', {sources: names.map((name) => ({kind: 'gutenberg', name}))})"
+            loaded = page.evaluate(load, [str(oz.id)])
+            assert [entry["title"] for entry in loaded["documents"]] == [oz.title]
+            assert f"{oz.id}.txt" in asked, round
+            if round == 1:
+                asked.append("once")
+        assert asked[-1] == "once", "the second visit has it from the cache"
+        assert page.evaluate("heard('trouble')") == []
+
+
+def test_full_storage_and_a_crash_are_told(chromium: Browser, address: str) -> None:
+    with prepared(chromium, address) as page:
+        (worker,) = page.workers
+        worker.evaluate("StorageManager.prototype.estimate = async () => ({ usage: 0, quota: 10_000 })")
+        page.evaluate(TRAIN_SCRIPT, [SMALL, {**TRAIN, "steps": 6}, None])
+        told = wait_until(page, "heard('trouble')[0]")
+        assert (told["kind"], told["title"]) == ("quota", "Storage is full: not saving")
+        assert told["note"].endswith("; 10 KB is left. Delete a run, or export this one.")
+        assert list(losses(page)) == list(range(1, 7))
+        assert page.evaluate("send('runs')")["runs"] == []
+        worker.evaluate("StorageManager.prototype.estimate = async () => ({ usage: 0, quota: 1e9 })")
+        assert page.evaluate("send('save')") == {"step": 6}
+        worker.evaluate("setTimeout(() => { throw new Error('unreachable') })")
+        told = wait_until(page, "heard('trouble')[1]")
+        assert (told["kind"], told["title"]) == ("crash", "Python stopped")
+        assert told["note"] == "The run is safe up to step 6."
+        assert "unreachable" in told["details"]

@@ -24,8 +24,11 @@ export function mountA11y(demo) {
     event.preventDefault();
   }
   const toggle = () => {
-    const does = runBar(flow.state).actions.map((a) => a.does);
-    for (const name of ["pause", "resume"]) if (does.includes(name)) demo.do(name);
+    const { state } = flow;
+    const does = runBar(state).actions.map((a) => a.does);
+    const recorded = state.mode === "recorded"; // whose bar may have other things to offer
+    if (does.includes("pause") || (recorded && state.phase === "working")) demo.do("pause");
+    else if (does.includes("resume") || recorded) demo.do("resume");
   };
   document.addEventListener("keydown", onKey);
 

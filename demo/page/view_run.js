@@ -5,7 +5,7 @@ import { head, runBar } from "./words.js";
 
 /** @param {import("./demo.js").Demo} demo */
 export function mountRun(demo) {
-  const { root, parts, flow } = demo;
+  const { root, parts } = demo;
   const bar = root.querySelector(".run");
   const icon = bar.querySelector(".run__icon");
   const meter = bar.querySelector(".run__bar");
@@ -42,7 +42,7 @@ export function mountRun(demo) {
     heads.forEach((draw) => draw(state));
   }
 
-  return { update, end: () => watcher.disconnect(), flow };
+  return { update, end: () => watcher.disconnect() };
 }
 
 function label(button, given) {

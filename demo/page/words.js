@@ -137,12 +137,12 @@ function recordedBar(state) {
   const { run } = state;
   const from = run.device.software ? `a processor (${shortDevice(run.device.name ?? "")})` : `an ${shortDevice(run.device.name ?? "GPU")}`;
   const where = run.begun ? `Shown: a run recorded on ${from}. ` : "";
-  const second = state.problem === "adapter" ? [action("Try again", "again")] : [];
   const [title, note] = state.problem === "adapter"
     ? ["The browser found no usable GPU", "It may be blocked, or its driver too old. A recorded run plays."]
     : ["No WebGPU in this browser", `${where}Chrome or Edge 113, Safari 26 and newer can train.`];
   const control = playing ? action("Pause", "pause") : action(state.phase === "done" ? "Play again" : "Play", "resume");
-  return { status: "unavailable", bar: progress(state), title, note, actions: [...second, control, action("What to do", "what")].slice(0, 2) };
+  const first = state.problem === "adapter" ? action("Try again", "again") : control;
+  return { status: "unavailable", bar: progress(state), title, note, actions: [first, action("What to do", "what")] };
 }
 
 function troubleBar(state) {

@@ -65,6 +65,7 @@ const ANSWERS = {
   },
   train({ run, train }) {
     if (!run || train.steps) at = 0;
+    if (run) troubled = true; // a run that goes on ends well
     const first = { ...log[0], steps: train.steps ?? log[0].steps };
     const continued = run ? { ...first, step: log[at].step ?? 0 } : first;
     state = "training";
