@@ -145,12 +145,15 @@ def test_stop_comes_through_while_python_works(chromium: Browser, address: str) 
     with watched(chromium) as page:
         ready(page, address)
         page.evaluate("(source) => send('load', {sources: [source]})", {**TEXT, "text": STORY})
-        page.evaluate(
-            "window.working = send('train_tokenizer', {vocab: 8000}).catch((error) => error.message); 0"
+        stopped = page.evaluate(  # at the first merge, before the message's own task ends
+            """() => {
+              worker.addEventListener("message", ({ data }) => {
+                if (data.event === "merge" && !window.asked) window.asked = send("stop");
+              });
+              return send("train_tokenizer", { vocab: 8000 }).catch((error) => error.message);
+            }"""
         )
-        wait_until(page, "heard('merge').length")
-        page.evaluate("send('stop')")
-        assert page.evaluate("working").startswith("stopped: Stopped")
+        assert str(stopped).startswith("stopped: Stopped")
         page.watch.assert_clean()
 
 
