@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from demo import trouble
 from demo.archive import LOG
@@ -28,21 +28,6 @@ from trainer.train import Snapshot, Trainer
 MOST_SKIPPED = 10  # steps in a row that were not finite, before a run is stopped
 
 Post = Callable[[dict[str, Any]], None]
-
-
-class Gate(asyncio.Event):
-    """An event that also tells when somebody waits for it in vain."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waited = asyncio.Event()
-
-    async def wait(self) -> Literal[True]:
-        while not self.is_set():  # again, where it was set and cleared before the waiting task came to run
-            self.waited.set()
-            await super().wait()
-        self.waited.clear()
-        return True
 
 
 class Training:
@@ -85,9 +70,6 @@ class Training:
             extra_state={"text": self.material.text_config()},
             resume=resume,
         )
-        # The trainer cannot say when its loop has come to rest after `pause`; the event it waits on can.
-        self.gate = self.trainer._running = Gate()
-        self.gate.set()
         self.log = [line for line in self.log if json.loads(line).get("step", 0) <= self.trainer.step]
 
     @property
@@ -123,21 +105,12 @@ class Training:
         """No step is under way within this context; training goes on after it, unless it was paused."""
         self._quiet += 1
         try:
-            await self._hold()
+            if self.active:
+                await self.trainer.hold()
             yield
         finally:
             self._quiet -= 1
             self._go_on()
-
-    async def _hold(self) -> None:
-        if not self.active:
-            return
-        self.trainer.pause()
-        waiting = asyncio.ensure_future(self.gate.waited.wait())
-        try:
-            await asyncio.wait([waiting, self.task], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
 
     def _go_on(self) -> None:
         if not self._quiet and not self.paused:
@@ -146,7 +119,8 @@ class Training:
     async def pause(self) -> None:
         """Hold until `resume`; returns when no step is under way any more."""
         self.paused = True
-        await self._hold()
+        if self.active:
+            await self.trainer.hold()
 
     def resume(self) -> None:
         self.paused = False

@@ -21,6 +21,7 @@ from trainer.runtime import Runtime
 from trainer.tokenizer import Tokenizer
 
 EVALUATION_BATCH = 8  # windows at a time
+ALTERNATIVES = 5  # of each token that is written
 
 
 @dataclass
@@ -101,7 +102,7 @@ async def write(
     ids = [tokenizer.end_of_text, *tokenizer.encode(prompt.encode(errors="replace").decode())]
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     count = 0
-    async with aclosing(cast(AsyncGenerator[Token], generate(runtime, ids, config))) as tokens:
+    async with aclosing(cast(AsyncGenerator[Token], generate(runtime, ids, config, ALTERNATIVES))) as tokens:
         async for token in tokens:
             if token.id == tokenizer.end_of_text:
                 break
@@ -113,7 +114,10 @@ async def write(
                     "id": token.id,
                     "text": text,
                     "probability": token.probability,
-                    "alternatives": [],
+                    "alternatives": [
+                        {"text": tokenizer.decode([id]), "probability": probability}
+                        for id, probability in token.alternatives
+                    ],
                 }
             )
             await asyncio.sleep(0)

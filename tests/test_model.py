@@ -262,19 +262,42 @@ async def point(runtime: Runtime, tokens: Sequence[int], position: int) -> None:
 
 
 @pytest.mark.parametrize("name", DEVICES)
+def test_alternatives_are_the_likeliest_tokens(name: str) -> None:
+    async def go() -> None:
+        runtime = await start(name, generate=True)
+        prompt = [int(id) for id in ORACLE["windows"][0][:3]]
+        greedy = SampleConfig(tokens=4, temperature=0.0)
+        plain = [token async for token in generate(runtime, prompt, greedy)]
+        told = [token async for token in generate(runtime, prompt, greedy, alternatives=5)]
+        assert [token.id for token in told] == [token.id for token in plain]
+        for token in told:
+            ids, shares = zip(*token.alternatives, strict=True)
+            assert len(set(ids)) == 5
+            assert ids[0] == token.id
+            assert shares[0] == pytest.approx(token.probability, rel=1e-5)
+            assert list(shares) == sorted(shares, reverse=True)
+            assert sum(shares) < 1
+        everything = [t async for t in generate(runtime, prompt, greedy, alternatives=saved().model.vocab)]
+        assert sum(share for _, share in everything[0].alternatives) == pytest.approx(1)
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("name", DEVICES)
 def test_logits_of_decoding_are_those_of_transformers(name: str) -> None:
     asyncio.run(check_logits(name))
 
 
 async def check_logits(name: str) -> None:
-    """Token by token, so that all of a position's logits lie in the program's own buffer when it has run."""
+    """Token by token: the sampler holds the logits of the newest one."""
     runtime = await start(name, generate=True)
-    logits = runtime.model.plan.tensors["decode/logits"]
+    sampler = runtime.model.sampler
+    assert sampler is not None
     for window, expected in zip(ORACLE["windows"], oracle()["logits"], strict=True):
         for position, of_position in enumerate(expected):
             await point(runtime, window, position)
             runtime.executable.run(["decode"])
-            found = (await numbers(runtime, logits))[0, : saved().model.vocab]
+            found = (await numbers(runtime, sampler.logits))[0, : saved().model.vocab]
             close(found, of_position, TOLERANCE[name]["forward"], f"logits of position {position}")
 
 

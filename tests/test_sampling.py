@@ -101,16 +101,16 @@ class Chooser:
 
     def __init__(self, device: Device, logits: np.ndarray, draws: int) -> None:
         self.plan, V = Plan(), logits.size
-        self.logits = self.plan.tensor("logits", (V,), role="state")
         self.sampler = Sampler(
             self.plan.tensor("settings", (2,), role="state"),
             self.plan.tensor("choices", (2,), "u32", "state"),
             self.plan.tensor("cursor", (2,), "u32", "state"),
             self.plan.tensor("sequence", (draws + 1,), "u32", "state"),
             self.plan.tensor("probabilities", (draws + 1,), role="state"),
+            self.plan.tensor("logits", (1, V), role="state"),
         )
         with self.plan.program("choose"):
-            choose(self.plan, self.logits, V, self.sampler)
+            choose(self.plan, V, self.sampler)
         self.plan.finish()
         self.draws = draws
         self.values = logits
@@ -119,7 +119,7 @@ class Chooser:
     async def draw(self, temperature: float, top_k: int, top_p: float, seed: int) -> tuple[np.ndarray, ...]:
         """(tokens, their probabilities), both (draws)."""
         write, sampler = self.executable.write, self.sampler
-        await write(self.logits, self.values.astype(np.float32).tobytes())
+        await write(sampler.logits, self.values.astype(np.float32).tobytes())
         await write(sampler.settings, np.array([temperature, top_p], np.float32).tobytes())
         await write(sampler.choices, np.array([seed, top_k], np.uint32).tobytes())
         await write(sampler.cursor, bytes(8))

@@ -288,6 +288,35 @@ def test_pause_holds_and_proceed_goes_on(reference32: Device, text: Text) -> Non
     assert result.losses == asyncio.run(run(reference32, text)).losses
 
 
+def test_hold_returns_when_no_step_is_under_way(reference32: Device, text: Text) -> None:
+    async def held_run() -> Run:
+        trainers: list[Trainer] = []
+
+        def watch(trainer: Trainer, event: Event) -> None:
+            trainers.append(trainer)
+
+        task = asyncio.create_task(run(reference32, text, replace(CONFIG, log_every=1), watch=watch))
+        while not trainers:
+            await asyncio.sleep(0)
+        for _ in range(3):
+            await trainers[0].hold()
+            at = trainers[0].step
+            snapshot = await trainers[0].snapshot()
+            assert snapshot.state["counters"][0] == at, "steps were under way that nobody has read"
+            trainers[0].proceed()
+            await trainers[0].hold()  # before the loop has woken
+            assert trainers[0].step == at
+            trainers[0].proceed()
+            while trainers[0].step == at:
+                await asyncio.sleep(0)
+        result = await task
+        await trainers[0].hold()  # a run that has ended holds by itself
+        return result
+
+    result = asyncio.run(held_run())
+    assert result.losses == asyncio.run(run(reference32, text)).losses
+
+
 def test_stop_ends_a_pause(reference32: Device, text: Text) -> None:
     async def stopped_run() -> Run:
         def watch(trainer: Trainer, event: Event) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -20,10 +22,16 @@ class Token:
 
     id: int
     probability: float
+    alternatives: tuple[tuple[int, float], ...] = ()  # (id, probability), the likeliest first, if asked for
 
 
-async def generate(runtime: Runtime, prompt: Sequence[int], config: SampleConfig) -> AsyncIterator[Token]:
+async def generate(
+    runtime: Runtime, prompt: Sequence[int], config: SampleConfig, alternatives: int = 0
+) -> AsyncIterator[Token]:
     """Yield `config.tokens` tokens that continue the token ids `prompt`.
+
+    With `alternatives`, each comes with that many of the tokens that the model held likeliest in its place,
+    itself perhaps among them; the device is then looked at after every token.
 
     The same seed gives the same tokens on the same device. When the context is full, the second half of it
     becomes the prompt of a new one. Close the iterator to stop early. Needs a model that was built with
@@ -47,16 +55,26 @@ async def generate(runtime: Runtime, prompt: Sequence[int], config: SampleConfig
             device.run(["prefill"])
         end = len(window)  # where the next token goes; the sequence has room for context + 1
         while left > 0 and end <= model.context:
-            count = min(AT_ONCE, left, model.context + 1 - end)
+            count = min(1 if alternatives else AT_ONCE, left, model.context + 1 - end)
             device.run(["decode"] * count)
             ids = ints(await device.read(sampler.sequence))[end : end + count]
             probabilities = floats(await device.read(sampler.probabilities))[end : end + count]
             end += count
             left -= count
             history += ids
+            others: tuple[tuple[int, float], ...] = ()
+            if alternatives:
+                others = likeliest(floats(await device.read(sampler.logits))[: model.vocab], alternatives)
             for id, probability in zip(ids, probabilities, strict=True):
-                yield Token(id, probability)
+                yield Token(id, probability, others)
         window = history[-max(1, model.context // 2) :]
+
+
+def likeliest(logits: Sequence[float], count: int) -> tuple[tuple[int, float], ...]:
+    """The `count` likeliest tokens and their softmax probabilities."""
+    best = heapq.nlargest(count, range(len(logits)), key=logits.__getitem__)
+    total = math.fsum(math.exp(value - logits[best[0]]) for value in logits)
+    return tuple((id, math.exp(logits[id] - logits[best[0]]) / total) for id in best)
 
 
 async def stream_text(

@@ -243,6 +243,7 @@ class _Builder:
             plan.tensor("sampler.cursor", (2,), "u32", "state"),
             plan.tensor("sampler.sequence", (T + 1,), "u32", "state"),
             plan.tensor("sampler.probabilities", (T + 1,), "f32", "state"),
+            plan.tensor("sampler.logits", (1, self.padded_vocab), "f32", "state"),
         )
         caches = [plan.tensor(f"cache.{i}", (T, 3 * C), "f32", "state") for i in range(config.layers)]
         with plan.program("prefill"):
@@ -263,9 +264,8 @@ class _Builder:
             x = embedding_one(
                 plan, sampler.sequence, sampler.cursor, table[EMBEDDING], table["transformer.wpe.weight"]
             )
-            logits = plan.activation("logits", (1, self.padded_vocab))
-            head_logits(plan, self.blocks(tape, x, attend), table[EMBEDDING], logits)
-            sampling.choose(plan, logits, config.vocab, sampler)
+            head_logits(plan, self.blocks(tape, x, attend), table[EMBEDDING], sampler.logits)
+            sampling.choose(plan, config.vocab, sampler)
         return sampler
 
 

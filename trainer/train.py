@@ -117,6 +117,8 @@ class Trainer:
         self._stopping = False
         self._running = asyncio.Event()
         self._running.set()
+        self._resting = asyncio.Event()  # no step is under way
+        self._resting.set()
         self._saved_step = -1
 
     @classmethod
@@ -165,8 +167,13 @@ class Trainer:
         self._running.set()
 
     def pause(self) -> None:
-        """Ask the run to hold after the work under way; the device is free meanwhile."""
+        """Ask the run to hold after the work under way."""
         self._running.clear()
+
+    async def hold(self) -> None:
+        """Pause, and return when no step is under way: the device is free until `proceed`."""
+        self.pause()
+        await self._resting.wait()
 
     def proceed(self) -> None:
         """Go on after a pause."""
@@ -175,12 +182,13 @@ class Trainer:
     async def run(self) -> str:
         """Train until the last step ("finished") or until `stop` ("stopped"). Saves at the end of both."""
         self.on_event(self._started())
+        self._resting.clear()
         reason = "finished"
         try:
             if self.step == 0:
                 await self._validate()
             while self.step < self.config.steps:
-                await self._running.wait()
+                await self._turn()
                 if self._stopping:
                     reason = "stopped"
                     break
@@ -190,6 +198,8 @@ class Trainer:
         except BaseException as error:
             self.on_event(RunEnded(self.step, "failed", self.seconds, str(error) or type(error).__name__))
             raise
+        finally:
+            self._resting.set()
         self.on_event(RunEnded(self.step, reason, self.seconds))
         return reason
 
@@ -219,6 +229,13 @@ class Trainer:
         return Snapshot(self.step, self.runtime.model.config, weights, self.tokenizer, state, optimizer)
 
     # ---------------------------------------------------------------- the loop
+
+    async def _turn(self) -> None:
+        """Wait while the run is paused."""
+        while not self._running.is_set():  # again where it was paused anew before this task came to run
+            self._resting.set()
+            await self._running.wait()
+        self._resting.clear()
 
     def _next_stop(self) -> int:
         """The step at which something other than training is due."""

@@ -16,15 +16,16 @@ class Sampler:
     cursor: Tensor  # u32 (2): position of the newest token, draws so far
     sequence: Tensor  # u32 (1, T + 1): tokens
     probabilities: Tensor  # f32 (T + 1): the model's own probability of each generated token
+    logits: Tensor  # f32 (1, V rounded up to 64): of the newest token's choice
 
 
-def choose(plan: Plan, logits: Tensor, vocab: int, sampler: Sampler) -> None:
-    """Append the choice of a token from `logits` to the sequence."""
+def choose(plan: Plan, vocab: int, sampler: Sampler) -> None:
+    """Append the choice of a token from the sampler's logits to the sequence."""
     plan.dispatch(
         "sampling.choose",
         grid=(1, 1, 1),
         constants={"V": vocab},
-        logits=logits,
+        logits=sampler.logits,
         settings=sampler.settings,
         choices=sampler.choices,
         cursor=sampler.cursor,
