@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ class Inputs:
     """All that is evaluated, read before the model is."""
 
     documents: Sequence[Document]
+    counts: Counter[int] | None  # of tokens in the training text, where it is known
     passages: Sequence[str]
     paradigms: Sequence[Paradigm]
     facts: list[DataFacts]
@@ -95,7 +97,7 @@ async def main(args: argparse.Namespace) -> int:
     loaded, tokenizer = load_with_tokenizer(args.checkpoint, args.tokenizer)
     with open_display() as display, created(args.out.parent) if args.out else contextlib.nullcontext():
         device = await open_device(args.device)
-        inputs = await read_inputs(args, loaded, display)
+        inputs = await read_inputs(args, loaded, tokenizer, display)
         began = time.perf_counter()
         text, words, pairs = await scores(args, loaded, tokenizer, device, inputs, display)
         report = make(
@@ -118,30 +120,37 @@ async def main(args: argparse.Namespace) -> int:
     return 0
 
 
-async def read_inputs(args: argparse.Namespace, loaded: Checkpoint, on_event: Reader) -> Inputs:
-    """What the flags name; without any, the validation texts of the run that made the checkpoint."""
+async def read_inputs(
+    args: argparse.Namespace, loaded: Checkpoint, tokenizer: Tokenizer, on_event: Reader
+) -> Inputs:
+    """What the flags name; without any, the validation texts of the run that made the checkpoint, to compare
+    with the token frequencies of its training texts.
+    """
     documents: Sequence[Document] = []
+    counts: Counter[int] | None = None
     facts: list[DataFacts] = []
     if args.text is not None:
         documents = await corpus.load(args.text, on_event=on_event)
         facts.append(document_facts(" ".join(args.text), documents))
     elif not (args.lambada or args.blimp):
-        documents = await _validation_texts(loaded, on_event)
+        training, documents = await _texts_of_run(loaded, on_event)
+        counts = Counter(tokenizer.encode_documents([d.text for d in training], on_event))
         facts.append(document_facts("validation", documents))
     passages = read_lambada(args.lambada) if args.lambada else []
     paradigms = [paradigm for path in args.blimp or [] for paradigm in read_blimp(path)]
     for path in [*([args.lambada] if args.lambada else []), *(args.blimp or [])]:
         facts += file_facts(path)
-    return Inputs(documents, passages, paradigms, facts)
+    return Inputs(documents, counts, passages, paradigms, facts)
 
 
-async def _validation_texts(loaded: Checkpoint, on_event: Reader) -> list[Document]:
+async def _texts_of_run(loaded: Checkpoint, on_event: Reader) -> tuple[list[Document], list[Document]]:
+    """The (training, validation) texts of the run that made a checkpoint."""
     state = _state(loaded)
     if not state or "text" not in state:
         raise ConfigError(
             f"{loaded.folder} does not say what it was trained on", "give --text, --lambada or --blimp"
         )
-    return (await load_split(from_dict(TextConfig, state["text"]), on_event))[1]
+    return await load_split(from_dict(TextConfig, state["text"]), on_event)
 
 
 def _state(loaded: Checkpoint) -> dict[str, Any] | None:
@@ -170,7 +179,14 @@ async def scores(
         runtime = await _runtime(device, loaded.model, loaded.weights, args.batch)
         if inputs.documents:
             texts = [document.text for document in inputs.documents]
-            text = await bits_per_byte(runtime, tokenizer, texts, stride=args.stride, on_event=on_event)
+            text = await bits_per_byte(
+                runtime,
+                tokenizer,
+                texts,
+                stride=args.stride,
+                unigram_counts=inputs.counts,
+                on_event=on_event,
+            )
         if inputs.passages:
             words = await lambada(runtime, tokenizer, inputs.passages, limit=args.limit, on_event=on_event)
         runtime.close()
