@@ -7,11 +7,11 @@ RUN := $(VENV)/$(BIN)
 NANO := runs/nano
 PORT := 8000
 
-.PHONY: help serve site nano test check format oracles clean
+.PHONY: help serve site nano bench-page test check format oracles clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile
 
 # Marks an environment as complete: made anew when the dependencies change.
 $(VENV)/ready: pyproject.toml setup.sh
@@ -42,6 +42,9 @@ nano: $(VENV)/ready ## train the smallest model on the bundled books (or go on w
 	fi
 	@printf '\nOnce upon a time'
 	@$(RUN)/trainer sample $(NANO) --prompt "Once upon a time"
+
+bench-page: site ## measure how fast the page is, and keep the figures
+	$(RUN)/python -m demo.bench --out docs/data/page.json
 
 test: check node_modules/ready ## all checks and all tests, on two processes
 	$(RUN)/python -m pytest -n 2

@@ -17,7 +17,17 @@ NAME = "tabula"  # as pyodide.loadPackage knows it
 FILE_NAME = f"{NAME}-{__version__}-py3-none-any.whl"
 PACKAGES = ("trainer", "demo")
 # Modules of demo/ that are not for the page.
-BUILD_TIME = {"build.py", "bytecode.py", "bytecode_inside.py", "hooks.py", "policy.py", "wheel.py", "zips.py"}
+BUILD_TIME = {
+    "bench.py",
+    "bench_server.py",
+    "build.py",
+    "bytecode.py",
+    "bytecode_inside.py",
+    "hooks.py",
+    "policy.py",
+    "wheel.py",
+    "zips.py",
+}
 
 
 def sources(root: Path) -> dict[str, Path]:
