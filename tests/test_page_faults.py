@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import http.client
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
 
+import pytest
 from page_site import TINY, demo, fill, finished, losses, prepared, state, step_reached, trained, vocabulary
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, Route, expect
+from raw_server import (
+    ALICE,
+    ALICE_BODY,
+    OZ,
+    OZ_BODY,
+    Answer,
+    GitHub,
+    corrupted,
+    html,
+    status,
+    truncated,
+    truncated_silently,
+)
 from ui_page import head, press, title
 
 pytest_plugins = ("browser", "page_site")
@@ -66,3 +84,99 @@ def test_a_reload_in_mid_training_offers_the_run_and_it_ends_as_if_nothing_had_b
         assert losses(page) == whole
         expect(head(page, "eval")).to_contain_text("bits/byte")
         page.watch.assert_clean()
+
+
+@contextmanager
+def library(page: Page, *faults: Answer, hangs: bool = False) -> Iterator[GitHub]:
+    """A stand-in for GitHub's raw server, with two books; the first requests for Oz meet `faults`, or all
+    of them are never answered.
+    """
+    github = GitHub()
+
+    def answer(route: Route) -> None:
+        if hangs and OZ.repo in route.request.url:
+            return
+        connection = http.client.HTTPConnection(urlsplit(github.base).netloc, timeout=10)
+        try:
+            connection.request("GET", urlsplit(route.request.url).path)
+            got = connection.getresponse()
+            headers = {**dict(got.getheaders()), "access-control-allow-origin": "*"}
+            route.fulfill(status=got.status, headers=headers, body=got.read())
+        except http.client.HTTPException:  # what a browser makes of a body that is cut off
+            route.abort("connectionfailed")
+        finally:
+            connection.close()
+
+    github.add(OZ.repo, OZ.files[0].name, OZ_BODY, *faults)
+    github.add(ALICE.repo, ALICE.files[0].name, ALICE_BODY)
+    page.context.route("https://raw.githubusercontent.com/**", answer)
+    try:
+        yield github
+    finally:
+        github.close()
+
+
+# Pauses and time limits pass a hundred times as fast in the worker.
+HASTE = """() => {
+  const wait = self.setTimeout;
+  self.setTimeout = (work, after = 0, ...given) => wait(work, after > 200 ? after / 100 : after, ...given);
+}"""
+
+
+def pick(page: Page, *titles: str) -> None:
+    """Opens the library, which starts the worker, and picks books."""
+    head(page, "data").click()
+    with page.expect_worker() as started:
+        page.get_by_text("Pick from the library").click()
+    started.value.evaluate(HASTE)
+    for name in titles:
+        page.get_by_label(name).check()
+    page.get_by_role("button", name="Fetch these books").click()
+
+
+KEPT = "caches.open('tabula-books').then((c) => c.keys()).then((all) => all.map((r) => r.url))"
+
+
+def test_books_are_asked_for_again_until_they_come_whole(chromium: Browser, base: str) -> None:
+    with demo(chromium, base) as page:
+        faults = (status(429), truncated, html, truncated_silently)
+        with library(page, *faults) as github:
+            pick(page, OZ.title)
+            expect(head(page, "data")).to_contain_text("1 book", timeout=60_000)
+            expect(head(page, "data")).to_contain_text("Done")
+            assert github.requests == [OZ.files[0].name] * 5
+            (kept,) = page.evaluate(KEPT)
+            assert kept.endswith(f"/{OZ.repo}/master/{OZ.files[0].name}")
+            assert state(page, "trouble") is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "says", "note"),
+    [
+        (status(404), "1 of 2 books did not arrive", "The server did not send them."),
+        (status(429), "1 of 2 books did not arrive", "GitHub asks us to slow down (429)."),
+        (html, "1 of 2 books did not arrive", "The server did not send them."),
+        (corrupted, f"“{OZ.title}” is not what it should be", "Its hash differs; it was not kept."),
+    ],
+    ids=["404", "429", "HTML", "corrupted"],
+)
+def test_a_book_that_never_comes_is_told_and_not_kept(
+    chromium: Browser, base: str, fault: Answer, says: str, note: str
+) -> None:
+    with demo(chromium, base) as page, library(page, *[fault] * 20):
+        pick(page, OZ.title, ALICE.title)
+        expect(title(page)).to_have_text(says, timeout=60_000)
+        expect(page.locator('.run [data-t="note"]')).to_have_text(note)
+        expect(page.locator('[data-t="documents"] button')).to_have_text([ALICE.title])
+        assert [url.rpartition("/")[2] for url in page.evaluate(KEPT)] == [ALICE.files[0].name]
+
+
+def test_a_server_that_hangs_is_given_up_and_the_other_books_are_used(chromium: Browser, base: str) -> None:
+    with demo(chromium, base) as page, library(page, hangs=True):
+        pick(page, OZ.title, ALICE.title)
+        expect(title(page)).to_have_text("1 of 2 books did not arrive", timeout=60_000)
+        assert [url.rpartition("/")[2] for url in page.evaluate(KEPT)] == [ALICE.files[0].name]
+        press(page, "Use the others")
+        expect(head(page, "tokenizer")).to_contain_text("Done", timeout=60_000)
+        press(page, "Stop")
+        expect(head(page, "data")).to_contain_text("1 book")
