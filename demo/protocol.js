@@ -42,7 +42,7 @@ export const COMMANDS = {
   stop_generating: [],
   // Bits per byte with baselines, and BLiMP pairs. Reply: the report, as trainer/report.py makes it
   evaluate: [],
-  // The kept runs. Reply: {runs: [{name, title, step, steps, loss, bytes, date}], quota: {used, available}}
+  // The kept runs. Reply: {runs: [{run, title, step, steps, loss, bytes, date}], quota: {used, available}}
   runs: [],
   // Makes a run the current one. Reply: {run, title, step, steps, model, train, documents, tokens, report, events}:
   // what load and tokenize replied of its text (documents and tokens are null where it is not here), what

@@ -66,10 +66,10 @@ export function mountSheets(demo) {
   }
 
   function runItem(r, active, locked) {
-    if (leaving.has(r.name)) {
+    if (leaving.has(r.run)) {
       const undo = () => {
-        clearTimeout(leaving.get(r.name));
-        leaving.delete(r.name);
+        clearTimeout(leaving.get(r.run));
+        leaving.delete(r.run);
         demo.draw(false);
       };
       return el("li", {}, el("span", { text: `“${r.title}” is deleted. ` }), small("Undo", undo));
@@ -78,29 +78,29 @@ export function mountSheets(demo) {
     const when = new Date(typeof r.date === "number" ? r.date * 1000 : r.date);
     const open = () => {
       sheet("runs").close();
-      demo.run(flow.openRun(r.name, r.title).then(() => flow.show()));
+      demo.run(flow.openRun(r.run, r.title).then(() => flow.show()));
     };
     const rename = () => {
       const input = el("input", { type: "text", "aria-label": "Name of the run" });
       input.value = r.title;
       const form = el("form", { onsubmit: (event) => {
         event.preventDefault();
-        demo.run(flow.ask("rename_run", { run: r.name, title: input.value.trim() || r.title }).then(() => flow.ask("runs")));
+        demo.run(flow.ask("rename_run", { run: r.run, title: input.value.trim() || r.title }).then(() => flow.ask("runs")));
       } }, input);
       item.replaceChildren(form);
       input.focus();
     };
-    const item = el("li", {}, el("b", { text: r.title || r.name }),
+    const item = el("li", {}, el("b", { text: r.title }),
       el("span", { class: "muted num", text: `Step ${whole(r.step)} of ${whole(r.steps)}${loss}, ${bytes(r.bytes)}, ${when.toLocaleString("en", { dateStyle: "medium", timeStyle: "short" })}` }),
       el("div", { class: "runs__actions" },
-        small("Open", open, locked), small("Rename", rename), small("Export", () => demo.run(exportRun(r.name))),
-        small("Delete", () => remove(r.name), active)));
+        small("Open", open, locked), small("Rename", rename), small("Export", () => demo.run(exportRun(r.run))),
+        small("Delete", () => remove(r.run), active)));
     return item;
   }
   const small = (text, onclick, disabled = false) => el("button", { class: "btn btn--small", type: "button", text, onclick, disabled });
 
   const runs = memo((state, locked) => {
-    parts.get("runs").replaceChildren(...state.runs.map((r) => runItem(r, locked && r.name === state.run.name, locked)));
+    parts.get("runs").replaceChildren(...state.runs.map((r) => runItem(r, locked && r.run === state.run.name, locked)));
   });
 
   const facts = memo((state) => {

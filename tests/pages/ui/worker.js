@@ -20,7 +20,7 @@ let state = "idle"; // idle, training, paused
 let stopWriting = false;
 let troubled = false;
 const runs = [
-  { name: "run-1", title: TITLE, step: 300, steps: 300, loss: 5.1, bytes: 1_400_000, date: "2026-11-20T10:00:00+00:00" },
+  { run: "run-1", title: TITLE, step: 300, steps: 300, loss: 5.1, bytes: 1_400_000, date: "2026-11-20T10:00:00+00:00" },
 ];
 
 const ANSWERS = {
@@ -105,11 +105,11 @@ const ANSWERS = {
     events: log.filter((e, i) => { if ((e.step ?? 0) <= 150) at = i; return (e.step ?? 0) <= 150; }),
   }),
   rename_run({ run, title }) {
-    const found = runs.find((r) => r.name === run);
+    const found = runs.find((r) => r.run === run);
     if (found) found.title = title;
     return {};
   },
-  delete_run({ run }) { runs.splice(runs.findIndex((r) => r.name === run), 1); return {}; },
+  delete_run({ run }) { runs.splice(runs.findIndex((r) => r.run === run), 1); return {}; },
   export_run: () => ({ zip: new Uint8Array([80, 75, 5, 6]), name: "run.zip" }),
   import_run: () => ({ run: "run-3", title: "Imported" }),
   take_over: () => ({}),
