@@ -65,7 +65,8 @@ class TextCommands(SessionBase):
         return {"vocab": tokenizer.vocab_size, "seconds": time.perf_counter() - began}
 
     async def do_try_tokenizer(self, text: str) -> Message:
-        tokenizer = self.material and self.material.tokenizer
+        known = (self.material, self.model)  # a run may have been opened whose text is not here
+        tokenizer = next((one.tokenizer for one in known if one and one.tokenizer), None)
         if tokenizer is None:
             raise ConfigError("there is no tokenizer yet", "train one first")
         ids = tokenizer.encode(text.encode(errors="replace").decode())
