@@ -170,9 +170,10 @@ WATCH_DEVICES = """() => {
 
 def test_destroyed_device_is_told_and_the_run_goes_on_to_the_bit(chromium: Browser, address: str) -> None:
     with watched(chromium) as page:
-        page.goto(address + "session.html")
+        with page.expect_event("worker") as found:
+            page.goto(address + "session.html")
+        worker = found.value
         wait_until(page, "Boolean(window.send)")
-        (worker,) = page.workers
         worker.evaluate(WATCH_DEVICES)
         page.evaluate("boot()")
         page.evaluate("(source) => send('load', {sources: [source]})", TEXT)
