@@ -12,8 +12,9 @@ programs and bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from trainer import kernels
@@ -21,6 +22,9 @@ from trainer.devices import DeviceInfo, check_fits
 from trainer.errors import DeviceError
 from trainer.events import Progress, Reader
 from trainer.plan import Dispatch, Plan, Tensor
+
+Shader = tuple[str, str, str]  # what a kernel is called in messages, its entry point, its WGSL module
+Group = tuple[int, tuple[tuple[int, int, int, int], ...]]  # pipeline, and its `_entries`
 
 
 class DeviceLost(DeviceError):
@@ -37,16 +41,18 @@ class BrowserDevice:
         known = json.loads(gpu.describe())
         self.info = DeviceInfo(**{**known, "features": tuple(known["features"])})
 
-    async def compile(self, plan: Plan, on_event: Reader | None = None) -> BrowserExecutable:
+    async def compile(
+        self, plan: Plan, on_event: Reader | None = None, programs: Iterable[str] | None = None
+    ) -> BrowserExecutable:
         check_fits(plan, self.info)
-
-        def progress(done: int, total: int) -> None:
-            if on_event:
-                on_event(Progress("compile", done, total, "kernels"))
-
         with _typed_errors():
-            replay = await self.gpu.compile(json.dumps(flatten(plan)), progress)
-        return BrowserExecutable(plan, replay)
+            executable = BrowserExecutable(plan, await self.gpu.allocate(json.dumps(plan.buffers)))
+        try:
+            await executable.compile(plan.programs if programs is None else programs, on_event)
+        except BaseException:
+            executable.close()
+            raise
+        return executable
 
     async def lost(self) -> DeviceLost:
         """Waits until the GPU is lost, however long that takes, and says why. Nothing need be running."""
@@ -60,6 +66,21 @@ class BrowserExecutable:
     def __init__(self, plan: Plan, replay: Any) -> None:
         self.plan = plan
         self.replay = replay
+        self.flat = FlatPlan(plan)
+
+    async def compile(self, programs: Iterable[str], on_event: Reader | None = None) -> None:
+        missing = [name for name in programs if name not in self.flat.programs]
+        if not missing:
+            return
+
+        def progress(done: int, total: int) -> None:
+            if on_event:
+                on_event(Progress("compile", done, total, "kernels"))
+
+        flat, lacking = self.flat.adding(missing)
+        with _typed_errors():
+            await self.replay.compile(json.dumps(lacking), progress)
+        self.flat = flat
 
     def run(self, programs: Iterable[str], submit_every: int = 0) -> None:
         with _typed_errors():
@@ -88,28 +109,41 @@ class BrowserExecutable:
         self.replay.close()
 
 
-def flatten(plan: Plan) -> dict[str, Any]:
-    """The plan as gpu.js takes it: sizes, shader modules, bind groups, and programs as flat lists of
-    (pipeline, group, x, y, z), in which what several dispatches share is listed once.
-    """
-    pipelines: dict[tuple[str, str, str], int] = {}
-    groups: dict[tuple[int, tuple[tuple[int, int, int, int], ...]], int] = {}
-    programs: dict[str, list[int]] = {}
-    for name, program in plan.programs.items():
-        flat = programs[name] = []
-        for dispatch in program.dispatches:
-            pipeline = pipelines.setdefault(shader(dispatch), len(pipelines))
-            group = groups.setdefault((pipeline, _entries(plan, dispatch)), len(groups))
-            flat += (pipeline, group, *dispatch.grid)
-    return {
-        "buffers": plan.buffers,
-        "pipelines": [{"kernel": k, "entry": entry, "code": code} for k, entry, code in pipelines],
-        "groups": [{"pipeline": pipeline, "entries": entries} for pipeline, entries in groups],
-        "programs": programs,
-    }
+@dataclass(frozen=True)
+class FlatPlan:
+    """Which programs of a plan gpu.js has, and under which numbers it has their pipelines and bind groups."""
+
+    plan: Plan
+    programs: frozenset[str] = frozenset()
+    pipelines: Mapping[Shader, int] = field(default_factory=dict)
+    groups: Mapping[Group, int] = field(default_factory=dict)
+
+    def adding(self, programs: Iterable[str]) -> tuple[FlatPlan, dict[str, Any]]:
+        """The flat plan with these programs, too, and what gpu.js lacks of them: shader modules, bind groups,
+        and programs as lists of (pipeline, group, x, y, z). What several dispatches share is there once.
+        """
+        pipelines, groups = dict(self.pipelines), dict(self.groups)
+        flat: dict[str, list[int]] = {name: [] for name in programs}
+        for name, numbers in flat.items():
+            for dispatch in self.plan.programs[name].dispatches:
+                pipeline = pipelines.setdefault(shader(dispatch), len(pipelines))
+                group = groups.setdefault((pipeline, _entries(self.plan, dispatch)), len(groups))
+                numbers += (pipeline, group, *dispatch.grid)
+        lacking = {
+            "pipelines": [
+                {"kernel": kernel, "entry": entry, "code": code}
+                for kernel, entry, code in list(pipelines)[len(self.pipelines) :]
+            ],
+            "groups": [
+                {"pipeline": pipeline, "entries": entries}
+                for pipeline, entries in list(groups)[len(self.groups) :]
+            ],
+            "programs": flat,
+        }
+        return FlatPlan(self.plan, self.programs | set(flat), pipelines, groups), lacking
 
 
-def shader(dispatch: Dispatch) -> tuple[str, str, str]:
+def shader(dispatch: Dispatch) -> Shader:
     """What a kernel is called in messages, its entry point, and its WGSL module."""
     entry = dispatch.kernel.split(".")[1]
     return f"{dispatch.variant}.{entry}", entry, kernels.module(dispatch.variant, entry, dispatch.constants)

@@ -2,7 +2,8 @@
 // replayed. demo/device.py is the Python side; what is slow through Pyodide (a call a dispatch) happens here.
 //
 //     const gpu = await openGpu();                  // or a GpuError with `problem` and `remedy`
-//     const replay = await gpu.compile(json, (done, total) => ...);
+//     const replay = await gpu.allocate(json);
+//     await replay.compile(json, (done, total) => ...);
 //     replay.run("micro update", 0); await replay.read(buffer, offset, bytearray); replay.close();
 //
 // When the device is lost, `gpu.lost` resolves and every later call throws a GpuError of the kind "lost".
@@ -68,12 +69,18 @@ function describe(adapter, device) {
   };
 }
 
+/** @typedef {{kernel: string, entry: string, code: string}} Kernel  its name, entry point and WGSL module */
+
 /** A device, and what is known of it. */
 export class Gpu {
   /** @param {GPUAdapter} adapter @param {GPUDevice} device @param {(message: string) => void} onProblem */
   constructor(adapter, device, onProblem) {
     this.device = device;
     this.info = describe(adapter, device);
+    /** @type {Map<string, Promise<GPUComputePipeline>>} what was compiled, by its code */
+    this.compiled = new Map();
+    /** @type {Kernel[]} what was asked for last */
+    this.latest = [];
     /** @type {GpuError | null} why nothing works any more */
     this.failure = null;
     /** @type {Promise<GpuError>} */
@@ -113,38 +120,11 @@ export class Gpu {
     }
   }
 
-  /**
-   * Makes buffers (zeroed), pipelines and bind groups.
-   * @param {string} json  {buffers: [bytes], pipelines: [{kernel, entry, code}],
-   *     groups: [{pipeline, entries: [[binding, buffer, offset, size]]}],
-   *     programs: {name: [pipeline, group, x, y, z, ...]}}
-   * @param {(done: number, total: number) => void} progress
-   * @returns {Promise<Replay>}
-   */
-  async compile(json, progress) {
+  /** Makes the (zeroed) buffers of a plan. @param {string} json  their sizes in bytes @returns {Promise<Replay>} */
+  async allocate(json) {
     this.check();
-    const plan = JSON.parse(json);
-    const buffers = await this.allocate(plan.buffers);
-    try {
-      const pipelines = await this.pipelines(plan.pipelines, progress);
-      const groups = plan.groups.map(({ pipeline, entries }) =>
-        this.device.createBindGroup({
-          layout: pipelines[pipeline].getBindGroupLayout(0),
-          entries: entries.map(([binding, buffer, offset, size]) => ({
-            binding,
-            resource: { buffer: buffers[buffer], offset, size },
-          })),
-        }),
-      );
-      return new Replay(this, buffers, pipelines, groups, plan.programs);
-    } catch (error) {
-      for (const buffer of buffers) buffer.destroy();
-      throw error;
-    }
-  }
-
-  /** @param {number[]} sizes @returns {Promise<GPUBuffer[]>} */
-  async allocate(sizes) {
+    /** @type {number[]} */
+    const sizes = JSON.parse(json);
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     this.device.pushErrorScope("validation");
     this.device.pushErrorScope("out-of-memory");
@@ -162,21 +142,22 @@ export class Gpu {
         "choose a smaller preset, batch or context",
       );
     }
-    return buffers;
+    return new Replay(this, buffers);
   }
 
   /**
-   * @param {{kernel: string, entry: string, code: string}[]} modules
+   * @param {Kernel[]} modules
    * @param {(done: number, total: number) => void} progress
    * @returns {Promise<GPUComputePipeline[]>}
    */
   async pipelines(modules, progress) {
+    this.latest = modules;
     let done = 0;
     // All at once: the browser compiles on several threads. And all to their end, even if one fails, as
     // `progress` is Python's and must not be called any more once this has returned.
     const results = await Promise.allSettled(
       modules.map(async (module) => {
-        const pipeline = await this.pipeline(module);
+        const pipeline = await this.compile(module);
         progress(++done, modules.length);
         return pipeline;
       }),
@@ -186,7 +167,19 @@ export class Gpu {
     return results.map((result) => result.value);
   }
 
-  /** @param {{kernel: string, entry: string, code: string}} module @returns {Promise<GPUComputePipeline>} */
+  /** The pipeline of a kernel, made once. @param {Kernel} kernel @returns {Promise<GPUComputePipeline>} */
+  compile(kernel) {
+    const key = JSON.stringify(kernel);
+    let made = this.compiled.get(key);
+    if (!made) {
+      made = this.pipeline(kernel);
+      this.compiled.set(key, made);
+      made.catch(() => this.compiled.delete(key));
+    }
+    return made;
+  }
+
+  /** @param {Kernel} kernel @returns {Promise<GPUComputePipeline>} */
   async pipeline({ kernel, entry, code }) {
     // The compiler's own words are asked for below; without a scope they would count as errors of the device.
     this.device.pushErrorScope("validation");
@@ -211,20 +204,45 @@ export class Gpu {
   }
 }
 
-/** A compiled plan. */
+/** A plan on the GPU: its buffers, and the programs that were compiled. */
 export class Replay {
-  /**
-   * @param {Gpu} gpu @param {GPUBuffer[]} buffers @param {GPUComputePipeline[]} pipelines
-   * @param {GPUBindGroup[]} groups @param {Record<string, number[]>} programs
-   */
-  constructor(gpu, buffers, pipelines, groups, programs) {
+  /** @param {Gpu} gpu @param {GPUBuffer[]} buffers */
+  constructor(gpu, buffers) {
     this.gpu = gpu;
     this.buffers = buffers;
-    this.pipelines = pipelines;
-    this.groups = groups;
-    this.programs = new Map(Object.entries(programs).map(([name, flat]) => [name, Int32Array.from(flat)]));
+    /** @type {GPUComputePipeline[]} */
+    this.pipelines = [];
+    /** @type {GPUBindGroup[]} */
+    this.groups = [];
+    /** @type {Map<string, Int32Array>} */
+    this.programs = new Map();
     /** @type {Map<number, GPUBuffer[]>} free staging buffers by size */
     this.staging = new Map();
+  }
+
+  /**
+   * Adds programs. Pipelines and groups are numbered on from those that are there.
+   * @param {string} json  {pipelines: [{kernel, entry, code}],
+   *     groups: [{pipeline, entries: [[binding, buffer, offset, size]]}],
+   *     programs: {name: [pipeline, group, x, y, z, ...]}}
+   * @param {(done: number, total: number) => void} progress
+   */
+  async compile(json, progress) {
+    this.gpu.check();
+    const plan = JSON.parse(json);
+    this.pipelines.push(...(await this.gpu.pipelines(plan.pipelines, progress)));
+    for (const { pipeline, entries } of plan.groups) {
+      this.groups.push(
+        this.gpu.device.createBindGroup({
+          layout: this.pipelines[pipeline].getBindGroupLayout(0),
+          entries: entries.map(([binding, buffer, offset, size]) => ({
+            binding,
+            resource: { buffer: this.buffers[buffer], offset, size },
+          })),
+        }),
+      );
+    }
+    for (const name in plan.programs) this.programs.set(name, Int32Array.from(plan.programs[name]));
   }
 
   /**

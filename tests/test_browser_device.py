@@ -14,7 +14,7 @@ from kernel_runs import Case, assert_close, run
 from native_swiftshader import train_natively
 from pages.device_page import Jobs, PageDevice, drive, open_jobs
 
-from demo.device import flatten, shader
+from demo.device import FlatPlan, shader
 from trainer.config import PRESETS
 from trainer.corpus import read_bundled
 from trainer.devices.reference import ReferenceDevice
@@ -110,15 +110,20 @@ def test_kernels_agree_with_their_twins(case: Case, variant: str, page_device: P
 
 def test_what_dispatches_share_is_made_once() -> None:
     plan = Plan()
-    a, b = plan.tensor("a", (64,), role="state"), plan.tensor("b", (64,), role="state")
-    with plan.program("twice"):
-        for out in (a, b, a):
-            plan.dispatch("random.fill", grid=(1, 1, 1), constants={"N": 64, "VALUE": 1.0}, out=out)
+    a, b, c = (plan.tensor(name, (64,), role="state") for name in "abc")
+    for program, outs in (("twice", (a, b, a)), ("once", (b, c))):
+        with plan.program(program):
+            for out in outs:
+                plan.dispatch("random.fill", grid=(1, 1, 1), constants={"N": 64, "VALUE": 1.0}, out=out)
     plan.finish()
-    flat = flatten(plan)
-    assert [pipeline["kernel"] for pipeline in flat["pipelines"]] == ["random.fill"]
-    assert [group["entries"][0][1:] for group in flat["groups"]] == [(0, 0, 256), (1, 0, 256)]
-    assert flat["programs"] == {"twice": [0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1]}
+    flat, first = FlatPlan(plan).adding(["twice"])
+    assert [pipeline["kernel"] for pipeline in first["pipelines"]] == ["random.fill"]
+    assert [group["entries"][0][1:] for group in first["groups"]] == [(0, 0, 256), (1, 0, 256)]
+    assert first["programs"] == {"twice": [0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1]}
+    later = flat.adding(["once"])[1]
+    assert later["pipelines"] == []
+    assert [group["entries"][0][1:] for group in later["groups"]] == [(2, 0, 256)]
+    assert later["programs"] == {"once": [0, 1, 1, 1, 1, 0, 2, 1, 1, 1]}
 
 
 def test_reads_find_what_was_queued_before_them(jobs: Jobs) -> None:

@@ -183,8 +183,8 @@ class Losable:
         await self._lost.wait()
         return DeviceLost("the GPU was lost", "it was reset")
 
-    async def compile(self, plan: Any, on_event: Any = None) -> Any:
-        return LosableExecutable(self, await self.device.compile(plan, on_event))
+    async def compile(self, plan: Any, on_event: Any = None, programs: Any = None) -> Any:
+        return LosableExecutable(self, await self.device.compile(plan, on_event, programs))
 
 
 class LosableExecutable:

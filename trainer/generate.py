@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from trainer.config import SampleConfig
 from trainer.errors import ConfigError
+from trainer.model import GENERATION
 from trainer.runtime import Runtime, floats, ints, pack_floats, pack_ints
 from trainer.tokenizer import Tokenizer
 
@@ -43,6 +44,7 @@ async def generate(
     if not prompt or not all(0 <= id < model.vocab for id in prompt):
         raise ConfigError("the prompt is empty or holds ids outside the vocabulary", "begin with end_of_text")
     device = runtime.executable
+    await device.compile(GENERATION)
     await device.write(sampler.settings, pack_floats([config.temperature, config.top_p]))
     await device.write(sampler.choices, pack_ints([config.seed, config.top_k]))
     history, left = list(prompt), config.tokens

@@ -29,6 +29,7 @@ from trainer.plan import ALIGNMENT, MAX_BUFFER, Plan, Tape, Tensor, binding_piec
 
 RING = 256  # steps whose losses the GPU keeps until they are read
 ARENAS = ("parameter", "gradient", "mean", "variance")
+GENERATION = ("prefill", "decode")  # the programs that write text
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from trainer.devices import Device, Executable
 from trainer.errors import CheckpointError
 from trainer.events import Reader
-from trainer.model import Evaluation, Model
+from trainer.model import GENERATION, Evaluation, Model
 from trainer.plan import Tensor
 from trainer.safetensors import TensorData
 
@@ -52,8 +52,11 @@ class Runtime:
 
     @classmethod
     async def open(cls, device: Device, model: Model, on_event: Reader | None = None) -> Runtime:
-        """Compile `model`'s plan. Raises DeviceError if it does not fit."""
-        return cls(device, model, await device.compile(model.plan, on_event))
+        """Compile `model`'s plan, but for the programs that write text: `generate` compiles them when the
+        first is wanted. Raises DeviceError if it does not fit.
+        """
+        programs = [name for name in model.plan.programs if name not in GENERATION]
+        return cls(device, model, await device.compile(model.plan, on_event, programs))
 
     async def initialise(self) -> None:
         """Make random weights from the seed that the model was built with."""

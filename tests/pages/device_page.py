@@ -68,7 +68,10 @@ class PageDevice:
         known = {name: value for name, value in jobs("info").items() if name != "problems"}
         self.info = DeviceInfo(**known)
 
-    async def compile(self, plan: Plan, on_event: Reader | None = None) -> PageExecutable:
+    async def compile(
+        self, plan: Plan, on_event: Reader | None = None, programs: Iterable[str] | None = None
+    ) -> PageExecutable:
+        """Compiles all programs, whichever are named."""
         handle = self.jobs("compile_plan", plan=base64.b64encode(pickle.dumps(plan)).decode())
         return PageExecutable(self.jobs, plan, handle)
 
@@ -78,6 +81,9 @@ class PageExecutable:
         self.jobs = jobs
         self.plan = plan
         self.handle = handle
+
+    async def compile(self, programs: Iterable[str], on_event: Reader | None = None) -> None:
+        """Everything is compiled from the beginning."""
 
     async def write(self, tensor: Tensor, data: bytes | bytearray | memoryview) -> None:
         self.jobs("write", handle=self.handle, tensor=tensor.name, data=base64.b64encode(data).decode())

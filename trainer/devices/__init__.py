@@ -47,9 +47,13 @@ class DeviceInfo:
 
 
 class Executable(Protocol):
-    """A plan, compiled: its buffers exist (zeroed) and its programs can be run."""
+    """A plan on a device: its buffers exist (zeroed), and the programs that were compiled can be run."""
 
     plan: Plan
+
+    async def compile(self, programs: Iterable[str], on_event: Reader | None = None) -> None:
+        """Make the pipelines of these programs, where that was not done yet. Raises DeviceError."""
+        ...
 
     async def write(self, tensor: Tensor, data: bytes | bytearray | memoryview) -> None:
         """Copy `data`, little-endian f32 or u32 of the tensor's size, into the tensor."""
@@ -77,8 +81,13 @@ class Device(Protocol):
 
     info: DeviceInfo
 
-    async def compile(self, plan: Plan, on_event: Reader | None = None) -> Executable:
-        """Make buffers and pipelines. Raises DeviceError when the device cannot hold them."""
+    async def compile(
+        self, plan: Plan, on_event: Reader | None = None, programs: Iterable[str] | None = None
+    ) -> Executable:
+        """Make buffers, and the pipelines of `programs`: without any named, of all that the plan has.
+
+        Raises DeviceError when the device cannot hold them.
+        """
         ...
 
 

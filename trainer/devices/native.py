@@ -92,9 +92,13 @@ class NativeDevice:
         except Exception as error:
             raise DeviceError(f"{self.info.name} gives no device ({error})", "try another") from error
 
-    async def compile(self, plan: Plan, on_event: Reader | None = None) -> NativeExecutable:
+    async def compile(
+        self, plan: Plan, on_event: Reader | None = None, programs: Iterable[str] | None = None
+    ) -> NativeExecutable:
         check_fits(plan, self.info)
-        return NativeExecutable(self, plan, on_event)
+        executable = NativeExecutable(self, plan)
+        await executable.compile(plan.programs if programs is None else programs, on_event)
+        return executable
 
     def module(self, code: str) -> Any:
         """A shader module. Where wgpu-native allows it, without the bounds checks that it would write into
@@ -119,7 +123,7 @@ class NativeDevice:
 class NativeExecutable:
     """A plan on a WebGPU device: buffers, pipelines and bind groups are made once and replayed."""
 
-    def __init__(self, device: NativeDevice, plan: Plan, on_event: Reader | None) -> None:
+    def __init__(self, device: NativeDevice, plan: Plan) -> None:
         self.plan = plan
         self.device = device
         self.gpu = device.device
@@ -134,20 +138,20 @@ class NativeExecutable:
             ) from error
         self._pipelines: dict[Any, Any] = {}
         self._groups: dict[Any, Any] = {}
-        self._programs = self._prepare(on_event)
+        self._programs: dict[str, list[Ready]] = {}
 
-    def _prepare(self, on_event: Reader | None) -> dict[str, list[Ready]]:
-        total = sum(len(program.dispatches) for program in self.plan.programs.values())
-        programs, done = {}, 0
-        for name, program in self.plan.programs.items():
-            ready = programs[name] = []
+    async def compile(self, programs: Iterable[str], on_event: Reader | None = None) -> None:
+        missing = {name: self.plan.programs[name] for name in programs if name not in self._programs}
+        total, done = sum(len(program.dispatches) for program in missing.values()), 0
+        for name, program in missing.items():
+            ready: list[Ready] = []
             for dispatch in program.dispatches:
                 pipeline = self._pipeline(dispatch)
                 ready.append((pipeline, self._group(dispatch, pipeline), dispatch.grid))
                 done += 1
                 if on_event and done % 50 == 0:
                     on_event(Progress("compile", done, total, "dispatches"))
-        return programs
+            self._programs[name] = ready
 
     def _pipeline(self, dispatch: Dispatch) -> Any:
         entry = dispatch.kernel.split(".")[1]

@@ -33,9 +33,13 @@ class ReferenceDevice:
             driver=f"numpy {np.__version__}",
         )
 
-    async def compile(self, plan: Plan, on_event: Reader | None = None) -> ReferenceExecutable:
+    async def compile(
+        self, plan: Plan, on_event: Reader | None = None, programs: Iterable[str] | None = None
+    ) -> ReferenceExecutable:
         check_fits(plan, self.info)
-        return ReferenceExecutable(plan, np.float64 if self.bits == 64 else np.float32)
+        executable = ReferenceExecutable(plan, np.float64 if self.bits == 64 else np.float32)
+        await executable.compile(plan.programs if programs is None else programs)
+        return executable
 
 
 class ReferenceExecutable:
@@ -45,10 +49,11 @@ class ReferenceExecutable:
         self.plan = plan
         self.dtype = dtype
         self._arrays: dict[tuple[int, str], np.ndarray] = {}
-        self._programs = {
-            name: [self._bind(dispatch) for dispatch in program.dispatches]
-            for name, program in plan.programs.items()
-        }
+        self._programs: dict[str, list[Callable[[], None]]] = {}
+
+    async def compile(self, programs: Iterable[str], on_event: Reader | None = None) -> None:
+        for name in programs:
+            self._programs[name] = [self._bind(dispatch) for dispatch in self.plan.programs[name].dispatches]
 
     def _bind(self, dispatch: Dispatch) -> Callable[[], None]:
         function = twin(dispatch.kernel)
