@@ -218,20 +218,10 @@ fn multiply(@builtin(global_invocation_id) id: vec3<u32>) {
       }
     }
   }
-  store(m + 0u, n + 0u, c0_0);
-  store(m + 0u, n + 4u, c0_1);
-  store(m + 1u, n + 0u, c1_0);
-  store(m + 1u, n + 4u, c1_1);
-  store(m + 2u, n + 0u, c2_0);
-  store(m + 2u, n + 4u, c2_1);
-  store(m + 3u, n + 0u, c3_0);
-  store(m + 3u, n + 4u, c3_1);
-  store(m + 4u, n + 0u, c4_0);
-  store(m + 4u, n + 4u, c4_1);
-  store(m + 5u, n + 0u, c5_0);
-  store(m + 5u, n + 4u, c5_1);
-  store(m + 6u, n + 0u, c6_0);
-  store(m + 6u, n + 4u, c6_1);
-  store(m + 7u, n + 0u, c7_0);
-  store(m + 7u, n + 4u, c7_1);
+  var c = array<vec4<f32>, 16>(
+    c0_0, c0_1, c1_0, c1_1, c2_0, c2_1, c3_0, c3_1, c4_0, c4_1, c5_0, c5_1, c6_0, c6_1, c7_0, c7_1,
+  );
+  for (var i = 0u; i < 16u; i++) {
+    store(m + i / 2u, n + 4u * (i % 2u), c[i]);
+  }
 }
