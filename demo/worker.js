@@ -1,10 +1,11 @@
 // The module worker: boots Python and the GPU side by side, and passes messages between the page and
-// demo/session.py. The second visit starts from a snapshot of Python's memory, with the trainer imported.
+// demo/session.py. The second visit starts from a snapshot of Python's memory, with the trainer imported, and
+// compiles the last run's kernels while Python starts.
 
 import { openGpu } from "./gpu.js";
 import * as store from "./store.js";
 
-const SNAPSHOTS = "tabula-snapshots";
+const KEPT = "tabula-boot"; // the cache of what a later visit starts from
 const IMPORTS = "import trainer.train, trainer.report, demo.host";
 
 let saved = 0; // the last step that is safe, for when Python can say nothing any more
@@ -43,21 +44,27 @@ async function boot({ base, manifest, library = "" }) {
   const answer = await fetch(new URL(manifest, root));
   if (!answer.ok) throw new Error(`${answer.url}: HTTP status ${answer.status}`);
   const bundle = await answer.json();
+  gpu.then((opened) => warm(opened, bundle.version), () => {});
   const python = await bootPython(root, bundle);
   let first = gpu;
+  let current = gpu;
   const worker = {
     books: JSON.stringify(bundle.books),
     library,
-    post: (json) => post(JSON.parse(json)),
+    post(json) {
+      const message = JSON.parse(json);
+      post(message);
+      if (message.event === "run_started") current.then((opened) => keepKernels(opened, bundle.version));
+    },
     postWithZip(json, zip) {
       const message = JSON.parse(json);
       message.result.zip = zip;
       postMessage(message, [zip.buffer]);
     },
     openGpu() {
-      const opening = first ?? openGpu((message) => console.warn(message));
+      current = first ?? openGpu((message) => console.warn(message));
       first = null;
-      return opening;
+      return current;
     },
     async bundled(name) {
       const answer = await fetch(new URL(name, root));
@@ -74,15 +81,16 @@ async function bootPython(root, bundle) {
   const { loadPyodide } = await import(new URL("pyodide/pyodide.mjs", root).href);
   const indexURL = new URL("pyodide/", root).href;
   const options = { indexURL, stdout: console.log, stderr: console.warn };
-  const [wheel, snapshot] = await Promise.all([fetchBoot(root, bundle), kept(bundle.version)]);
+  const [wheel, snapshot] = await Promise.all([fetchBoot(root, bundle), kept(snapshotOf(bundle.version))]);
   if (snapshot) {
     try {
-      const python = await loadPyodide({ ...options, _loadSnapshot: snapshot });
+      const _loadSnapshot = new Uint8Array(await snapshot.arrayBuffer());
+      const python = await loadPyodide({ ...options, _loadSnapshot });
       install(python, wheel);
       return python;
     } catch (error) {
       console.info(`Python starts without its snapshot (${error.message})`);
-      await caches.delete(SNAPSHOTS);
+      await caches.delete(KEPT);
     }
   }
   const python = await bootAndKeep(loadPyodide, options, wheel, bundle.version);
@@ -100,7 +108,9 @@ async function bootAndKeep(loadPyodide, options, wheel, version) {
   try {
     const python = await loadPyodide({ ...options, _makeSnapshot: true });
     install(python, wheel);
-    keep(version, python.makeMemorySnapshot());
+    const snapshot = python.makeMemorySnapshot();
+    await caches.delete(KEPT).catch(() => {}); // of older bundles
+    keep(snapshotOf(version), snapshot);
     return python;
   } catch (error) {
     console.info(`Python starts plainly (${error.message})`);
@@ -140,24 +150,37 @@ async function fetchBoot(root, bundle) {
   return bodies[bundle.boot.findIndex((name) => name.endsWith(".whl"))];
 }
 
-/** @returns {Promise<Uint8Array | null>} the snapshot of this version */
-async function kept(version) {
+// ------------------------------------------------------------------ what a later visit starts from
+
+const snapshotOf = (version) => `/${version}/snapshot`;
+const kernelsOf = (version) => `/${version}/kernels`;
+
+/** @returns {Promise<Response | undefined>} what `keep` kept under a name */
+async function kept(name) {
   try {
-    const found = await (await caches.open(SNAPSHOTS)).match(`/${version}`);
-    return found ? new Uint8Array(await found.arrayBuffer()) : null;
+    return await (await caches.open(KEPT)).match(name);
   } catch {
-    return null; // private windows may refuse storage
+    return undefined; // private windows may refuse storage
   }
 }
 
-async function keep(version, snapshot) {
+/** @param {string} name @param {BodyInit} body */
+async function keep(name, body) {
   try {
-    await caches.delete(SNAPSHOTS); // of older bundles
-    await (await caches.open(SNAPSHOTS)).put(`/${version}`, new Response(snapshot));
+    await (await caches.open(KEPT)).put(name, new Response(body));
   } catch (error) {
-    console.info(`no snapshot is kept (${error.message})`);
+    console.info(`${name} is not kept (${error.message})`);
   }
 }
+
+/** Compiles what the last run needed: the next one is likely to need the same. */
+async function warm(gpu, version) {
+  const kernels = await kept(kernelsOf(version));
+  // One that fails is told of when it is used.
+  for (const kernel of kernels ? await kernels.json() : []) gpu.compile(kernel).catch(() => {});
+}
+
+const keepKernels = (gpu, version) => keep(kernelsOf(version), JSON.stringify(gpu.latest));
 
 // Python's fatal errors end up here, wherever they happen; the page is told once, by us.
 self.addEventListener("error", (event) => {

@@ -68,7 +68,7 @@ def test_second_boot_is_from_the_snapshot_and_the_default_corpus_loads(
         assert first["device"]["software"]  # type: ignore[index]
         loading = page.evaluate("heard('loading')")
         assert loading[-1]["done"] == loading[-1]["total"] > 5_000_000
-        wait_until(page, "caches.open('tabula-snapshots').then((c) => c.keys()).then((k) => k.length)")
+        wait_until(page, "caches.open('tabula-boot').then((c) => c.keys()).then((k) => k.length)")
         assert ready(page, address) == first
         assert not [line for line in page.watch.console if "snapshot" in line]
         loaded = page.evaluate("send('load', {sources: [{kind: 'books'}]})")
@@ -85,8 +85,7 @@ def test_training_survives_a_reload_and_equals_the_uninterrupted_run(chromium: B
         assert list(whole) == list(range(1, 25))
         page.evaluate("events.length = 0")
         run = page.evaluate(TRAIN_SCRIPT, [SMALL, TRAIN, None])["run"]
-        wait_until(page, "heard('step').length >= 4")
-        step = page.evaluate("send('pause')")["step"]
+        step = page.evaluate("pauseAt(4)")["step"]
         assert 4 <= step < 24
         wrote = page.evaluate("send('generate', {prompt: 'Alice', config: {tokens: 5, temperature: 0}})")
         assert wrote == {"count": 5, "stopped": False}

@@ -22,8 +22,8 @@ export class Flow {
     this.replay = null;
     this.turn = 0; // raised by whatever makes an older way through the stages void
     this.sources = [{ kind: "books" }];
-      this.settings = new Settings(this);
-    this.settings.choose(keep.read("peak") ? suited(keep.read("peak"), false) : "micro");
+    this.settings = new Settings(this);
+    this.settings.choose(suited(keep.read("peak")?.gflops, false));
   }
 
   // ---------------------------------------------------------------- messages
@@ -88,8 +88,10 @@ export class Flow {
     this.draw(false);
     try {
       await this.boot();
+      const kept = keep.read("peak"); // of the last visit, perhaps with another device
+      if (kept && kept.device === state.device?.name) state.peak ||= kept.gflops;
       if (!state.peak) await this.stage(turn, "measure", () => this.ask("measure"));
-      keep.write("peak", state.device?.software ? null : state.peak);
+      keep.write("peak", { device: state.device?.name, gflops: state.peak });
       for (const name of PREPARATION) {
         if (state.stages[name].status !== "done") await this.stage(turn, name, () => this.work(name));
       }

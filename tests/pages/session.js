@@ -27,6 +27,11 @@ window.send = (command, fields = {}) =>
   });
 
 window.boot = () => window.send("boot", { base: new URL("bundle/", location.href).href, manifest: "manifest.json" });
+/** Pauses in the moment in which a step is told: what asks from outside may be too late. Resolves to the reply. */
+window.pauseAt = async (step) => {
+  while (!window.heard("step").some((event) => event.step >= step)) await new Promise((resolve) => setTimeout(resolve, 5));
+  return window.send("pause");
+};
 window.heard = (kind) => window.events.filter((event) => event.event === kind);
 
 /** A zip as base64, for Python to read. */
