@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trainer import checkpoint, corpus
 from trainer.checkpoint import Checkpoint
+from trainer.cli.parallel import encode_documents
 from trainer.config import option
 from trainer.corpus import BUNDLED, GUTENBERG, Document
 from trainer.errors import CheckpointError, TokenizerError
@@ -63,7 +64,7 @@ def tokenize(
     """The tokens of both halves."""
 
     def tokens(documents: list[Document]) -> array[int]:
-        return tokenizer.encode_documents([document.text for document in documents], on_event)
+        return encode_documents(tokenizer, [document.text for document in documents], on_event)
 
     return Dataset(tokens(training), tokens(validation), text_bytes(training) + text_bytes(validation))
 
