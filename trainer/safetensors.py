@@ -208,6 +208,19 @@ def f16_to_f32(data: Buffer) -> bytearray:
     return out
 
 
+def f32_to_f16(data: Buffer) -> bytearray:
+    """Bytes of float32 numbers → bytes of the nearest float16 numbers. Raises OverflowError for one beyond
+    65,504, the largest.
+    """
+    view = memoryview(data).cast("B").cast("f")
+    out = bytearray()
+    block = 1 << 15  # numbers at a time
+    for start in range(0, len(view), block):
+        part = view[start : start + block]
+        out += struct.pack(f"<{len(part)}e", *part)
+    return out
+
+
 def _chunks(header: bytes, tensors: list[TensorData]) -> Iterator[Buffer]:
     yield struct.pack("<Q", len(header)) + header
     for tensor in tensors:

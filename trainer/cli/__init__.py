@@ -24,6 +24,7 @@ COMMANDS = {
     "tokenizer": ("trainer.cli.tokenizer", "train a tokenizer, or show how one cuts a text"),
     "train": ("trainer.cli.train", "train a model, or resume a run"),
     "sample": ("trainer.cli.sample", "let a model write"),
+    "export": ("trainer.cli.export", "write a checkpoint to hand on: half the size, in small files"),
     "eval": ("trainer.cli.evaluate", "measure how well a model predicts"),
     "budget": ("trainer.cli.budget", "tell what a training run takes, without a GPU"),
     "devices": ("trainer.cli.devices", "list the GPUs there are"),
