@@ -117,6 +117,19 @@ def test_bad_flags_of_sample(cli: Cli, finished: Path) -> None:
         assert flag.lstrip("-") in cli.refused("sample", finished, "--device", "reference", flag, value)
 
 
+def test_bad_lists_of_prompts(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.json"
+    assert "cannot read" in cli.refused("sample", finished, "--prompts", prompts)
+    for text, said in (
+        ("[", "is not JSON"),
+        ('{"a": 1}', "is no list of texts"),
+        ("[1]", "is no list of texts"),
+    ):
+        prompts.write_text(text)
+        assert said in cli.refused("sample", finished, "--prompts", prompts)
+    assert "exclude each other" in cli.refused("sample", finished, "--prompts", prompts, "--prompt", "a")
+
+
 def test_prompt_that_is_not_utf8(finished: Path, tmp_path: Path) -> None:
     reference = ("--device", "reference")
     assert "surrogate" in refusal(run("sample", finished, *reference, "--prompt", os.fsdecode(b"caf\xe9")))

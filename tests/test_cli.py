@@ -238,6 +238,17 @@ def test_sample_writes_the_text_and_nothing_else(cli: Cli, finished: Path) -> No
     assert cli.done("sample", folder, "--prompt", "Alice", *flags, "--seed", "7") == texts[0]
 
 
+def test_sample_continues_many_prompts(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps(["The cat", "Two\nlines"]))
+    flags = ["--device", "reference", "--tokens", "5", "--seed", "3"]
+    lines = cli.done("sample", finished, "--prompts", prompts, *flags).splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [entry["prompt"] for entry in found] == ["The cat", "Two\nlines"]
+    for entry in found:
+        assert entry["text"] == cli.done("sample", finished, "--prompt", entry["prompt"], *flags)
+
+
 def test_sample_reads_its_prompt_from_stdin(cli: Cli, finished: Path, tmp_path: Path) -> None:
     flags = ("--device", "reference", "--tokens", "12")
     (tmp_path / "prompt").write_text("Schöne Alice", encoding="utf-8")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from array import array
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from trainer.events import Pacer, Reader
+from trainer.provenance import cores
 from trainer.tokenizer import Tokenizer
 
 LEAST_CHARACTERS = 32 << 20  # of text, from which on more processes are worth their start
@@ -27,7 +27,7 @@ def encode_documents(tokenizer: Tokenizer, texts: Sequence[str], on_event: Reade
     ids, done = array("H"), 0
     # Spawned, because a fork takes along what the GPU's threads hold, but not the threads.
     pool = ProcessPoolExecutor(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        cores(),
         multiprocessing.get_context("spawn"),
         initializer=_begin,
         initargs=(tokenizer.to_json(),),
