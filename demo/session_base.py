@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from demo import protocol, training, trouble
+from demo import protocol, trouble
 from demo.material import Material
 from demo.shelf import Shelf
 from demo.store import Locks, RunStore
@@ -84,7 +84,7 @@ class SessionBase:
 
     def hear(self, event: Event) -> None:
         """Passes an event of the trainer on to the page."""
-        self.post({name: training.finite(value) for name, value in to_json(event).items()})
+        self.post(to_json(event))
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Begin a task, and keep it from being forgotten while it runs."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -83,9 +82,9 @@ class Training:
 
     def hear(self, event: Event) -> None:
         """Reads the trainer's events: keeps them, passes them on, and watches for a loss that is none."""
-        data = {name: finite(value) for name, value in to_json(event).items()}
         if isinstance(event, RunEnded) and event.reason == "failed":
             return  # told as a trouble, with what to do; the run itself can go on
+        data = to_json(event)
         if not isinstance(event, Progress):
             self.log.append(json.dumps({"time": round(time.time(), 3), **data}, ensure_ascii=False))
         if isinstance(event, Validation):
@@ -169,7 +168,7 @@ class Training:
             "title": self.title,
             "step": step,
             "steps": self.config.steps,
-            "loss": finite(self.loss if self.validation is None else self.validation),
+            "loss": self.loss if self.validation is None else self.validation,
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "model": to_dict(self.model),
             "train": to_dict(self.config),
@@ -220,8 +219,3 @@ def no_room(error: StorageError) -> trouble.Trouble:
     return trouble.Trouble(
         "quota", "Storage refuses: not saving", "Training goes on. Export this run.", str(error)
     )
-
-
-def finite(value: Any) -> Any:
-    """JSON has no word for a number that is not finite but null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
