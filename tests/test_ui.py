@@ -172,6 +172,23 @@ def test_the_recorded_run_plays_where_training_is_impossible(
         page.watch.assert_clean()
 
 
+@pytest.mark.parametrize(
+    ("gpu", "says", "offers"),
+    [
+        ("software", "Training on the processor, not a GPU", "SettingsStart"),
+        ("missing", "No WebGPU in this browser", "What to do"),
+        ("none", "The browser found no usable GPU", "What to doTry again"),
+    ],
+)
+def test_the_device_is_told_before_the_recording_has_come(
+    chromium: Browser, site: str, gpu: str, says: str, offers: str
+) -> None:
+    with demo(chromium, site, gpu=gpu, hangs="**/recorded/*") as page:
+        expect(title(page)).to_have_text(says)
+        shown = page.locator(".run__actions button:visible")
+        assert "".join(shown.all_inner_texts()) == offers
+
+
 def test_text_stays_text(chromium: Browser, site: str) -> None:
     with demo(chromium, site, urlencode({"title": NASTY}), gpu="software") as page:
         train(page)

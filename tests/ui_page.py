@@ -58,9 +58,12 @@ def demo(
     *,
     gpu: str = "adapter",
     scheme: str = "default",
+    hangs: str = "",
     **options: Any,
 ) -> Iterator[WatchedPage]:
-    """The page, ready: `gpu` is adapter, software, none (no adapter) or missing (no WebGPU)."""
+    """The page, ready: `gpu` is adapter, software, none (no adapter) or missing (no WebGPU); requests that
+    match `hangs` are never answered.
+    """
     info = {"adapter": "{vendor: 'apple', architecture: 'm1'}", "software": "{architecture: 'swiftshader'}"}
     adapter = f"{{info: {info[gpu]}}}" if gpu in info else "null"
     value = "undefined" if gpu == "missing" else f"{{requestAdapter: async () => ({adapter})}}"
@@ -68,6 +71,8 @@ def demo(
     with watched(browser, **options) as page:
         page.set_default_timeout(10_000)
         page.add_init_script(f'Object.defineProperty(Navigator.prototype, "gpu", {{get: () => ({value})}});')
+        if hangs:
+            page.route(hangs, lambda route: None)
         page.goto(f"{site}index.html?{urlencode({'worker': worker, 'scheme': scheme})}")
         expect(page.locator('[data-t="device"]')).not_to_have_text("Device")
         yield page

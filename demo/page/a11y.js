@@ -26,7 +26,7 @@ export function mountA11y(demo) {
   const toggle = () => {
     const { state } = flow;
     const does = runBar(state).actions.map((a) => a.does);
-    const recorded = state.mode === "recorded"; // whose bar may have other things to offer
+    const recorded = flow.replay !== null; // whose bar may have other things to offer
     if (does.includes("pause") || (recorded && state.phase === "working")) demo.do("pause");
     else if (does.includes("resume") || recorded) demo.do("resume");
   };

@@ -162,23 +162,35 @@ export class Demo extends HTMLElement {
 
   // ---------------------------------------------------------------- the device, the recording, the screen
 
-  /** Asks for an adapter; without one, the recorded run plays. */
+  /** Asks for an adapter; without one, the recorded run plays. Neither answer waits for the recording's files. */
   async prepare() {
+    const recorded = this.readRecording();
     const { state } = this.flow;
     const gpu = navigator.gpu;
     const adapter = await gpu?.requestAdapter().catch(() => null);
-    const events = await readLog(new URL(`page/recorded/${RECORDED}.jsonl`, BASE)).catch(() => null);
-    const [report] = await readLog(new URL(`page/recorded/${RECORDED}.report.jsonl`, BASE)).catch(() => [null]);
     if (!this.views) return;
-    if (events) this.recorded = recording(events, report);
     if (adapter) {
       state.device ??= describe(adapter.info ?? {});
       if (state.device.software) this.flow.settings.choose("nano");
-    } else if (events) {
-      state.report = report;
-      this.flow.play(new Replay(events, (event) => this.flow.receive(event)), gpu ? "adapter" : "webgpu", this.recorded.unigram);
+    } else {
+      this.flow.refuse(gpu ? "adapter" : "webgpu");
     }
     this.update();
+    const { events, report } = await recorded;
+    if (!this.views || !events) return;
+    this.recorded = recording(events, report);
+    if (!adapter) {
+      state.report = report;
+      this.flow.play(new Replay(events, (event) => this.flow.receive(event)), this.recorded.unigram);
+    }
+    this.update();
+  }
+
+  /** The recorded run and its report; null where a file does not come, which only leaves its curve out. */
+  async readRecording() {
+    const file = (name) => readLog(new URL(`page/recorded/${RECORDED}${name}`, BASE)).catch(() => null);
+    const [events, reports] = await Promise.all([file(".jsonl"), file(".report.jsonl")]);
+    return { events, report: reports?.[0] ?? null };
   }
 
   /** Settings that came with a link. */

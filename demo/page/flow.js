@@ -374,12 +374,18 @@ export class Flow {
 
   // ---------------------------------------------------------------- the recorded run
 
-  play(replay, problem, unigram) {
+  /** No model can be trained here: `problem` is adapter, or webgpu where the browser has none. */
+  refuse(problem) {
     const { state } = this;
-    Object.assign(state, { mode: "recorded", phase: "working", stage: "train", problem });
+    Object.assign(state, { mode: "recorded", problem });
+    for (const name of ["infer", "eval"]) mark(state, name, "unavailable");
+  }
+
+  play(replay, unigram) {
+    const { state } = this;
+    Object.assign(state, { phase: "working", stage: "train" });
     this.replay = replay;
     for (const name of PREPARATION) mark(state, name, "done");
-    for (const name of ["infer", "eval"]) mark(state, name, "unavailable");
     const { model, train, train_tokens, validation_tokens } = replay.events[0];
     Object.assign(state, { model: { ...model }, train: { ...train }, preset: "nano" });
     state.tokens = { train_tokens, validation_tokens, bytes_per_token: NaN, unigram_entropy: unigram, frequent: [] };

@@ -141,8 +141,9 @@ function recordedBar(state) {
     ? ["The browser found no usable GPU", "It may be blocked, or its driver too old. A recorded run plays."]
     : ["No WebGPU in this browser", `${where}Chrome or Edge 113, Safari 26 and newer can train.`];
   const control = playing ? action("Pause", "pause") : action(state.phase === "done" ? "Play again" : "Play", "resume");
-  const first = state.problem === "adapter" ? action("Try again", "again") : control;
-  return { status: "unavailable", bar: progress(state), title, note, actions: [first, action("What to do", "what")] };
+  const controls = state.phase === "idle" ? [] : [control]; // before the recording has come
+  const first = state.problem === "adapter" ? [action("Try again", "again")] : controls;
+  return { status: "unavailable", bar: progress(state), title, note, actions: [...first, action("What to do", "what")] };
 }
 
 function troubleBar(state) {
