@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from trainer import corpus, gutenberg
+from trainer.errors import FetchFailure
 from trainer.events import Event
 from trainer.gutenberg import Book, FolderCache, Library, Retry
 
@@ -176,20 +177,21 @@ def dropped(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     handler.close_connection = True
 
 
-FAULTS: list[tuple[Answer, str]] = [
-    (status(429), "HTTP status 429"),
-    (status(500), "HTTP status 500"),
-    (status(503), "HTTP status 503"),
-    (truncated, "truncated: 1,000 of 232,789 bytes came"),
-    (cut_while_chunked, "truncated"),
-    (html, "an HTML page came instead of the book"),
-    (html_by_type, "an HTML page came instead of the book"),
-    (empty, "the file is empty"),
-    (binary, "the file is binary"),
-    (dropped, "closed connection"),
+# (fault, what is said of it, the kind that it is)
+FAULTS: list[tuple[Answer, str, FetchFailure]] = [
+    (status(429), "HTTP status 429", "busy"),
+    (status(500), "HTTP status 500", "network"),
+    (status(503), "HTTP status 503", "network"),
+    (truncated, "truncated: 1,000 of 232,789 bytes came", "damaged"),
+    (cut_while_chunked, "truncated", "network"),
+    (html, "an HTML page came instead of the book", "damaged"),
+    (html_by_type, "an HTML page came instead of the book", "damaged"),
+    (empty, "the file is empty", "damaged"),
+    (binary, "the file is binary", "damaged"),
+    (dropped, "closed connection", "network"),
 ]
 # What only a manifest can tell.
-SILENT_FAULTS: list[tuple[Answer, str]] = [
-    (truncated_silently, "116,394 bytes came, the manifest says 232,789"),
-    (corrupted, "the manifest says 18274f31ae11aea0..."),
+SILENT_FAULTS: list[tuple[Answer, str, FetchFailure]] = [
+    (truncated_silently, "116,394 bytes came, the manifest says 232,789", "damaged"),
+    (corrupted, "the manifest says 18274f31ae11aea0...", "hash"),
 ]

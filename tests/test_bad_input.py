@@ -196,9 +196,9 @@ def github(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[GitHub]:
         yield server
 
 
-@pytest.mark.parametrize(("fault", "problem"), [*FAULTS, *SILENT_FAULTS])
+@pytest.mark.parametrize(("fault", "problem", "kind"), [*FAULTS, *SILENT_FAULTS])
 def test_server_that_fails(
-    fault: Answer, problem: str, cli: Cli, github: GitHub, out: Path, tmp_path: Path
+    fault: Answer, problem: str, kind: str, cli: Cli, github: GitHub, out: Path, tmp_path: Path
 ) -> None:
     github.add(OZ.repo, "55.txt", OZ_BODY, *[fault] * Retry().attempts)
     line = cli.refused("train", "--sources", "gutenberg:55", "--out", out, *TINY)

@@ -127,15 +127,18 @@ def test_a_missing_variant_leads_to_the_next(github: GitHub, desk: Desk) -> None
 def test_no_variant_at_all_is_an_error(github: GitHub, desk: Desk) -> None:
     with pytest.raises(FetchError, match=r"Nothing-Here_7 has no 7-0\.txt or 7\.txt or 7-8\.txt") as caught:
         desk.get(gutenberg.find("Nothing-Here_7"))
+    assert caught.value.kind == "missing"
     assert "\n" not in str(caught.value)
     assert desk.clock.pauses == []
     assert desk.cached() == []
 
 
 @pytest.mark.parametrize(
-    ("fault", "problem"), FAULTS + SILENT_FAULTS, ids=lambda value: getattr(value, "__name__", None)
+    ("fault", "problem", "kind"), FAULTS + SILENT_FAULTS, ids=lambda value: getattr(value, "__name__", None)
 )
-def test_a_fault_that_passes_is_retried(github: GitHub, desk: Desk, fault: Answer, problem: str) -> None:
+def test_a_fault_that_passes_is_retried(
+    github: GitHub, desk: Desk, fault: Answer, problem: str, kind: str
+) -> None:
     github.add(OZ.repo, "55.txt", OZ_BODY, fault, fault)
     assert desk.get(OZ) == OZ_BODY
     assert desk.clock.pauses == [0.5, 1.0]
@@ -145,14 +148,15 @@ def test_a_fault_that_passes_is_retried(github: GitHub, desk: Desk, fault: Answe
 
 
 @pytest.mark.parametrize(
-    ("fault", "problem"), FAULTS + SILENT_FAULTS, ids=lambda value: getattr(value, "__name__", None)
+    ("fault", "problem", "kind"), FAULTS + SILENT_FAULTS, ids=lambda value: getattr(value, "__name__", None)
 )
 def test_a_fault_that_stays_is_reported_and_nothing_is_kept(
-    github: GitHub, desk: Desk, fault: Answer, problem: str
+    github: GitHub, desk: Desk, fault: Answer, problem: str, kind: str
 ) -> None:
     github.add(OZ.repo, "55.txt", OZ_BODY, *[fault] * 5)
     with pytest.raises(FetchError) as caught:
         desk.get(OZ)
+    assert caught.value.kind == kind
     assert problem in str(caught.value)
     assert f"{github.base}/GITenberg/{OZ.repo}/master/55.txt" in str(caught.value)
     assert "(5 attempts)" in str(caught.value)
@@ -161,9 +165,11 @@ def test_a_fault_that_stays_is_reported_and_nothing_is_kept(
     assert desk.cached() == []
 
 
-@pytest.mark.parametrize(("fault", "problem"), FAULTS, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("fault", "problem", "kind"), FAULTS, ids=lambda value: getattr(value, "__name__", None)
+)
 def test_faults_of_an_unknown_book_are_seen_too(
-    github: GitHub, desk: Desk, fault: Answer, problem: str
+    github: GitHub, desk: Desk, fault: Answer, problem: str, kind: str
 ) -> None:
     github.add("Oz_9", "9-0.txt", OZ_BODY, *[fault] * 5)
     with pytest.raises(FetchError) as caught:
@@ -174,8 +180,9 @@ def test_faults_of_an_unknown_book_are_seen_too(
 
 def test_other_refusals_are_not_retried(github: GitHub, desk: Desk) -> None:
     github.add(OZ.repo, "55.txt", OZ_BODY, status(403))
-    with pytest.raises(FetchError, match="HTTP status 403"):
+    with pytest.raises(FetchError, match="HTTP status 403") as caught:
         desk.get(OZ)
+    assert caught.value.kind == "refused"
     assert desk.clock.pauses == []
 
 
@@ -194,8 +201,9 @@ def test_retry_after_as_a_date(github: GitHub, desk: Desk, monkeypatch: pytest.M
 
 def test_a_server_that_asks_for_too_long_a_pause_is_not_waited_for(github: GitHub, desk: Desk) -> None:
     github.add(OZ.repo, "55.txt", OZ_BODY, status(429, Retry_After="3600"))
-    with pytest.raises(FetchError, match="again in 3600 seconds"):
+    with pytest.raises(FetchError, match="again in 3600 seconds") as caught:
         desk.get(OZ)
+    assert (caught.value.kind, caught.value.wait) == ("busy", 3600)
     assert desk.clock.pauses == []
 
 

@@ -29,7 +29,7 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from trainer.errors import FetchError
+from trainer.errors import FetchError, FetchFailure
 from trainer.events import Notice, Reader
 from trainer.storage import storage_errors, write_file
 
@@ -125,11 +125,14 @@ def find(name: str) -> Book:
         raise FetchError(
             f"book {name} is not in the manifest",
             f"give its repository's name at github.com/GITenberg, as in gutenberg:Some-Title_{name}",
+            kind="name",
         )
     match = _REPOSITORY.fullmatch(name)
     if match is None:
         raise FetchError(
-            f"{name!r} names no book", "give an id or a repository: gutenberg:84, gutenberg:Frankenstein_84"
+            f"{name!r} names no book",
+            "give an id or a repository: gutenberg:84, gutenberg:Frankenstein_84",
+            kind="name",
         )
     id = int(match[1])
     if id in known and known[id].repo.lower() == name.lower():
@@ -141,6 +144,14 @@ def find(name: str) -> Book:
 def licence_of(text: str) -> str:
     """The licence that a Project Gutenberg file's own header states."""
     return COPYRIGHTED if _COPYRIGHTED.search(text, 0, 4000) else PUBLIC_DOMAIN
+
+
+class Flaw(NamedTuple):
+    """Why an answer is not taken for the file that was asked for."""
+
+    kind: FetchFailure
+    problem: str
+    wait: float = 0.0  # seconds that the server asked for
 
 
 class Library:
@@ -163,7 +174,7 @@ class Library:
         self.retry = retry or Retry()
         self.on_event = on_event or (lambda event: None)
         if not self.base.startswith(("https://", "http://")):
-            raise FetchError(f"base address {self.base!r} is no http address", f"try {BASE}")
+            raise FetchError(f"base address {self.base!r} is no http address", f"try {BASE}", kind="name")
 
     async def get(self, book: Book) -> tuple[bytes, str]:
         """The bytes of the book's first file that there is, and its address.
@@ -183,6 +194,7 @@ class Library:
         raise FetchError(
             f"{self.base}/GITenberg/{book.repo} has no {' or '.join(file.name for file in book.files)}",
             "check the repository's name at github.com/GITenberg",
+            kind="missing",
         )
 
     async def _cached(self, file: BookFile, url: str) -> bytes | None:
@@ -197,58 +209,64 @@ class Library:
 
     async def _download(self, file: BookFile, url: str) -> bytes | None:
         """The body at `url`, now cached, or None if the server says that there is no such file."""
-        problem = ""
-        for failures in range(1, self.retry.attempts + 1):
-            asked = 0.0
-            try:
-                status, headers, body = await self.fetch(url)
-            except OSError as error:
-                problem = str(error) or type(error).__name__
+        failures = 0
+        while True:
+            got = await self._request(file, url)
+            if not isinstance(got, Flaw):
+                return got
+            failures += 1
+            after = ""
+            if got.kind == "refused":
+                remedy = "check the address and your access to it"
+            elif got.wait > self.retry.longest:
+                remedy = f"the server asks to try again in {got.wait:.0f} seconds"
+            elif failures == self.retry.attempts:
+                after = f" ({failures} attempts)"
+                remedy = f"try again later, or set {BASE_VARIABLE} to a mirror"
             else:
-                if status in (404, 410):
-                    return None
-                if status == 200:
-                    problem = _flaw(file, headers, body)
-                    if not problem:
-                        await self.cache.put(url, seal(body))
-                        return body
-                elif status in (408, 429) or status >= 500:
-                    problem = f"HTTP status {status}"
-                    asked = _retry_after(headers)
-                else:
-                    raise FetchError(
-                        f"{url}: HTTP status {status}", "check the address and your access to it"
-                    )
-            if asked > self.retry.longest:
-                raise FetchError(f"{url}: {problem}", f"the server asks to try again in {asked:.0f} seconds")
-            if failures < self.retry.attempts:
-                await self.retry.sleep(self.retry.pause(failures, asked))
-        raise FetchError(
-            f"{url}: {problem} ({self.retry.attempts} attempts)",
-            f"try again later, or set {BASE_VARIABLE} to a mirror",
-        )
+                await self.retry.sleep(self.retry.pause(failures, got.wait))
+                continue
+            raise FetchError(f"{url}: {got.problem}{after}", remedy, kind=got.kind, wait=got.wait)
+
+    async def _request(self, file: BookFile, url: str) -> bytes | Flaw | None:
+        """The body at `url`, now cached; None if there is no such file; else what was wrong."""
+        try:
+            status, headers, body = await self.fetch(url)
+        except OSError as error:
+            return Flaw("network", str(error) or type(error).__name__)
+        if status in (404, 410):
+            return None
+        if status == 200:
+            flaw = _flaw(file, headers, body)
+            if flaw is None:
+                await self.cache.put(url, seal(body))
+            return flaw or body
+        kind: FetchFailure = "busy" if status == 429 else "network"
+        if status not in (408, 429) and status < 500:
+            kind = "refused"
+        return Flaw(kind, f"HTTP status {status}", _retry_after(headers))
 
 
-def _flaw(file: BookFile, headers: Mapping[str, str], body: bytes) -> str:
-    """What is wrong with `body`, or an empty string if it is the file that was asked for."""
+def _flaw(file: BookFile, headers: Mapping[str, str], body: bytes) -> Flaw | None:
+    """What is wrong with `body`, or None if it is the file that was asked for."""
     digest = hashlib.sha256(body).hexdigest()
     if digest == file.sha256:
-        return ""
+        return None
     length = headers.get("content-length", "")
     html = headers.get("content-type", "").lower().startswith("text/html")
     if html or _HTML.match(body.removeprefix(_BOM)):
-        return "an HTML page came instead of the book"
+        return Flaw("damaged", "an HTML page came instead of the book")
     if length.isdecimal() and "content-encoding" not in headers and int(length) != len(body):
-        return f"truncated: {len(body):,} of {int(length):,} bytes came"
+        return Flaw("damaged", f"truncated: {len(body):,} of {int(length):,} bytes came")
     if not body.removeprefix(_BOM).strip():
-        return "the file is empty"
+        return Flaw("damaged", "the file is empty")
     if b"\0" in body:
-        return "the file is binary, not text"
+        return Flaw("damaged", "the file is binary, not text")
     if file.bytes is not None and file.bytes != len(body):
-        return f"{len(body):,} bytes came, the manifest says {file.bytes:,}"
+        return Flaw("damaged", f"{len(body):,} bytes came, the manifest says {file.bytes:,}")
     if file.sha256 is not None:
-        return f"its SHA-256 is {digest[:16]}..., the manifest says {file.sha256[:16]}..."
-    return ""
+        return Flaw("hash", f"its SHA-256 is {digest[:16]}..., the manifest says {file.sha256[:16]}...")
+    return None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
