@@ -18,8 +18,12 @@ from demo.store import BrowserFiles, BrowserLocks, Files, MemoryFiles, RunStore
 from trainer import corpus
 from trainer.benchmarks import Paradigm, read_blimp
 from trainer.errors import CorpusError, DeviceError
+from trainer.gutenberg import Retry
 
 PAIRS = "blimp.jsonl"  # of the bundle
+LONGEST_WAIT = (
+    5.0  # s that a server of books may ask for in silence; with more, the page tells and counts down
+)
 
 
 class Host:
@@ -45,6 +49,7 @@ class Host:
             fetch=self.fetch,
             cache=BrowserCache(self.store),
             base=self.worker.library or None,
+            retry=Retry(longest=LONGEST_WAIT),
             prepare_books=self.prepare_books,
             read_pairs=self.read_pairs,
         )

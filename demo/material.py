@@ -168,12 +168,16 @@ async def load(
     """
     books = [entry for entry in wanted if entry.get("kind") == "gutenberg"]
     documents: dict[str, Document] = {}  # by text: the same text counts once
-    failed, troubles, arrived = [], [], 0
+    failed: list[dict[str, str]] = []
+    lost: list[FetchError] = []  # and what did not arrive for another reason than its hash
+    troubles: list[trouble.Trouble] = []
+    asked = 0  # books
     for entry in wanted:
         if entry.get("kind") == "gutenberg":
             name = str(entry["name"])
             title = find(name).title
-            on_event(Progress("fetch", arrived + len(failed), len(books), "books", title))
+            on_event(Progress("fetch", asked, len(books), "books", title))
+            asked += 1
             try:
                 found = await corpus.load(
                     [GUTENBERG + name],
@@ -183,11 +187,12 @@ async def load(
                     retry=retry,
                     on_event=lambda event: None if isinstance(event, Progress) else on_event(event),
                 )
-                arrived += 1
             except FetchError as error:
                 failed.append({"name": name, "title": title, "problem": error.problem})
-                if "SHA-256" in error.problem:
+                if error.kind == "hash":
                     troubles.append(trouble.wrong_hash(title, str(error)))
+                else:
+                    lost.append(error)
                 continue
         elif entry.get("kind") == "books":
             await prepare_books()
@@ -200,9 +205,8 @@ async def load(
             documents.setdefault(document.text, document)
     if books:
         on_event(Progress("fetch", len(books), len(books), "books", ""))
-    lost = [entry for entry in failed if "SHA-256" not in entry["problem"]]
     if lost:
-        troubles.append(trouble.network(len(lost), len(books), "\n".join(e["problem"] for e in lost)))
+        troubles.append(trouble.network(lost, len(books)))
     size = sum(len(text.encode()) for text in documents)
     if size < LEAST_BYTES:
         if troubles:

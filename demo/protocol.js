@@ -1,7 +1,7 @@
 // What the page and its worker say to each other: every message that there is.
 //
 // The page sends commands; each has an `id` and gets one reply, {reply: id, result} or {reply: id, error}, where
-// the error is {kind, title, note, details}; its kind is "stopped" where a command was asked to end.
+// the error has the fields of a `trouble`; its kind is "stopped" where a command was asked to end.
 // In between and at any time the worker sends events. Trainer events are those of trainer/events.py, as
 // `to_json` writes them ({event: "step", step, loss, ...}); the ones below are the page's own.
 // demo/protocol.py holds the same lists for the Python side, and a test holds the two together.
@@ -68,5 +68,6 @@ export const EVENTS = {
   // One generated token; alternatives: [{text, probability}], the five likeliest
   token: ["id", "text", "probability", "alternatives"],
   // What went wrong beside any command: lost, lost_again, not_finite, quota, network, hash, other_tab, crash
-  trouble: ["kind", "title", "note", "details"],
+  // `retry`: seconds to wait before another try, 0 if any will do; null where trying again by itself is no use
+  trouble: ["kind", "title", "note", "details", "retry"],
 };

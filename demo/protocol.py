@@ -33,5 +33,5 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "loading": ("done", "total"),
     "merge": ("count", "total", "newest", "bytes_per_token"),
     "token": ("id", "text", "probability", "alternatives"),
-    "trouble": ("kind", "title", "note", "details"),
+    "trouble": ("kind", "title", "note", "details", "retry"),
 }

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from trainer.errors import TrainerError
+from trainer.errors import FetchError, FetchFailure, TrainerError
 
 STOPPED = "stopped"
+PASSING: tuple[FetchFailure, ...] = ("busy", "network", "damaged")  # another try may do better
 
 
 class Trouble(TrainerError):
-    """Something that the page shows with a title and a note; `details` is technical text to copy."""
+    """Something that the page shows with a title and a note; `details` is technical text to copy.
 
-    def __init__(self, kind: str, title: str, note: str = "", details: str = "") -> None:
+    `retry`: seconds to wait before another try, 0 if any will do; None where trying again is no use.
+    """
+
+    def __init__(
+        self, kind: str, title: str, note: str = "", details: str = "", retry: float | None = None
+    ) -> None:
         super().__init__(title, note)
         self.kind, self.title, self.note, self.details = kind, title, note, details
+        self.retry = retry
 
-    def fields(self) -> dict[str, str]:
+    def fields(self) -> dict[str, Any]:
         """As a message holds it."""
-        return {"kind": self.kind, "title": self.title, "note": self.note, "details": self.details}
+        names = ("kind", "title", "note", "details", "retry")
+        return {name: getattr(self, name) for name in names}
 
 
 def of(error: BaseException, details: str = "") -> Trouble:
@@ -55,9 +64,21 @@ def quota(needed: int, left: int) -> Trouble:
     )
 
 
-def network(failed: int, wanted: int, why: str) -> Trouble:
-    note = "GitHub asks us to slow down (429)." if "429" in why else "The server did not send them."
-    return Trouble("network", f"{failed} of {wanted} books did not arrive", note, why)
+def network(failures: Sequence[FetchError], wanted: int) -> Trouble:
+    """Of the `wanted` books, some did not arrive: one failure each."""
+    kinds = {error.kind for error in failures}
+    note = "The server did not send them."
+    if "busy" in kinds:
+        note = "GitHub asks us to slow down (429)."
+    elif kinds == {"network"}:
+        note = "The server does not answer."
+    return Trouble(
+        "network",
+        f"{len(failures)} of {wanted} books did not arrive",
+        note,
+        "\n".join(error.problem for error in failures),
+        max(error.wait for error in failures) if kinds.intersection(PASSING) else None,
+    )
 
 
 def wrong_hash(title: str, why: str) -> Trouble:

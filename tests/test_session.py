@@ -434,4 +434,6 @@ def test_books_that_do_not_arrive_are_told_and_the_rest_is_used(native: Device) 
     told = {event["kind"]: event for event in asyncio.run(load()).heard("trouble")}
     assert told["network"]["title"] == "1 of 3 books did not arrive"
     assert told["network"]["note"] == "GitHub asks us to slow down (429)."
+    assert told["network"]["retry"] == 12
     assert told["hash"]["title"] == f"“{treasure.title}” is not what it should be"
+    assert told["hash"]["retry"] is None

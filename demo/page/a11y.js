@@ -42,6 +42,7 @@ export function mountA11y(demo) {
   }
 
   function speak(state) {
+    if (state.phase === "failed" || state.tries) return; // the alert has said it
     const text = sentence(state);
     if (text === said) return;
     clearTimeout(later);
@@ -59,7 +60,8 @@ export function mountA11y(demo) {
     update(state) {
       speak(state);
       const { trouble } = state;
-      parts.put("alert", trouble ? [trouble.title, trouble.note].filter(Boolean).join(". ") : "");
+      const silent = !trouble && state.tries > 0; // another try is under way: the same news is no news
+      if (!silent) parts.put("alert", trouble ? [trouble.title, trouble.note].filter(Boolean).join(". ") : "");
     },
     end() {
       document.removeEventListener("keydown", onKey);

@@ -3,12 +3,12 @@ import { COMMANDS } from "../protocol.js";
 
 /** What went wrong with a command: `title` says what, `note` what to do. */
 export class Trouble extends Error {
-  constructor({ title, note = "", details = "", kind = "" }) {
+  constructor({ title, note = "", details = "", kind = "", retry = null }) {
     super(title);
-    Object.assign(this, { title, note, details, kind });
+    Object.assign(this, { title, note, details, kind, retry });
   }
 
-  /** An answer's error, which is a line of text or {title | problem, note | remedy, details, kind}. */
+  /** An answer's error, which is a line of text or {title | problem, note | remedy, details, kind, retry}. */
   static from(error) {
     if (typeof error === "string") return new Trouble({ title: error });
     return new Trouble({
@@ -16,6 +16,7 @@ export class Trouble extends Error {
       note: error.note ?? error.remedy ?? "",
       details: error.details ?? "",
       kind: error.kind ?? "",
+      retry: error.retry ?? null,
     });
   }
 }

@@ -54,6 +54,7 @@ export class Demo extends HTMLElement {
     this.views = null;
     const { client, state, replay } = this.flow;
     replay?.pause();
+    this.flow.tries.stop();
     this.wake?.release().catch(() => {});
     const end = () => client.end();
     if (state.booted && state.run.begun && !state.run.reason) client.send("save").then(end, end);
@@ -83,7 +84,8 @@ export class Demo extends HTMLElement {
     this.on("recover-smaller", () => flow.recover({ batch: Math.max(1, (flow.state.run.train.batch ?? 2) >> 1) }));
     this.on("recover-slower", () => flow.recover({ learning_rate: flow.state.run.train.learning_rate / 2 }));
     this.on("retry", () => flow.recover());
-    this.on("retry-data", () => flow.start());
+    this.on("retry-data", () => flow.fetchAgain());
+    this.on("stop-trying", () => flow.tries.stop());
     this.on("use-arrived", () => flow.useArrived());
     this.on("look-on", () => Object.assign(flow.state, { trouble: null, phase: "done" }));
     this.on("follow", () => {

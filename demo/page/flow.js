@@ -4,6 +4,7 @@ import { keep } from "./dom.js";
 import { complete, PRESETS, same, suited } from "./presets.js";
 import { Settings } from "./settings.js";
 import { emptyRun, initial, mark, outdate, reduce, STAGES } from "./state.js";
+import { Tries } from "./tries.js";
 import { HARMLESS, presetTitle, sourceTitle } from "./words.js";
 
 const PREPARATION = ["data", "tokenizer", "tokenize"];
@@ -21,7 +22,9 @@ export class Flow {
     this.client = null; // set by the page, which knows where the worker is
     this.replay = null;
     this.turn = 0; // raised by whatever makes an older way through the stages void
+    this.onlyData = false; // the way under way ends with the text
     this.sources = [{ kind: "books" }];
+    this.tries = new Tries(this);
     this.settings = new Settings(this);
     this.settings.choose(suited(keep.read("peak")?.gflops, false));
   }
@@ -60,6 +63,7 @@ export class Flow {
   stopFor(trouble) {
     const { state } = this;
     if (HARMLESS.has(trouble.kind)) return;
+    this.tries.stop();
     this.turn++;
     state.phase = "failed";
     for (const name of STAGES) if (state.stages[name].status === "working") mark(state, name, "failed");
@@ -68,14 +72,15 @@ export class Flow {
       if (state.run.begun) mark(state, "train", "failed");
     }
     if (trouble.kind === "crash") state.booted = false;
+    if (trouble.kind === "network") this.tries.later(trouble);
   }
 
   /** An error that a command was answered with. Whatever has been ended on purpose is none. */
   fail(error, stage = "") {
     if (error instanceof Trouble && QUIET.has(error.kind)) return;
-    const { title = error.message, note = "", details = String(error.stack ?? ""), kind = "" } = error;
+    const { title = error.message, note = "", details = String(error.stack ?? ""), kind = "", retry = null } = error;
     if (stage && STAGES.includes(stage)) mark(this.state, stage, "failed");
-    this.receive({ event: "trouble", kind, title, note, details });
+    this.receive({ event: "trouble", kind, title, note, details, retry, usable: false });
   }
 
   // ---------------------------------------------------------------- the way through the stages
@@ -84,7 +89,8 @@ export class Flow {
     const { state } = this;
     if (state.rule) return;
     Object.assign(state, { phase: "working", stage: "boot", offer: null, trouble: null, followed: true });
-    const turn = ++this.turn;
+    this.onlyData = false;
+    const turn = this.turnOver();
     this.draw(false);
     try {
       await this.boot();
@@ -99,6 +105,13 @@ export class Flow {
     } catch (error) {
       if (turn === this.turn) this.fail(error, state.stage);
     }
+  }
+
+  /** Another way through the stages begins: the one before, and what was to come by itself, is void. */
+  turnOver() {
+    this.tries.stop();
+    this.state.tries = 0;
+    return ++this.turn;
   }
 
   /** One stage, once the one before is done and unless the reader paused. */
@@ -116,6 +129,7 @@ export class Flow {
     await work();
     if (turn !== this.turn) throw new Trouble({ kind: "ended", title: "stopped" });
     if (PREPARATION.includes(name)) mark(state, name, "done");
+    if (name === "data") state.tries = 0;
     this.draw(false);
   }
 
@@ -222,7 +236,7 @@ export class Flow {
       await this.ask("stop"); // its run_ended says the rest
       return;
     }
-    this.turn++;
+    this.turnOver();
     const { stage } = state;
     if (PREPARATION.includes(stage) && state.stages[stage].status === "working") mark(state, stage, "ready");
     if (stage === "eval") mark(state, "eval", "ready");
@@ -240,7 +254,7 @@ export class Flow {
     const { state } = this;
     const title = state.offer?.title ?? state.run.title;
     Object.assign(state, { phase: "working", stage: "boot", trouble: null, offer: null });
-    const turn = ++this.turn;
+    const turn = this.turnOver();
     this.draw(false);
     try {
       await this.boot();
@@ -302,7 +316,7 @@ export class Flow {
     const { state } = this;
     Object.assign(state, { phase: "working", trouble: null });
     Object.assign(state.train, changes);
-    const turn = ++this.turn;
+    const turn = this.turnOver();
     try {
       await this.stage(turn, "train", () => this.begin(name, changes));
     } catch (error) {
@@ -312,8 +326,16 @@ export class Flow {
 
   /** Goes on with the books that arrived. */
   useArrived() {
-    mark(this.state, "data", "done");
-    return this.start();
+    const { state } = this;
+    mark(state, "data", "done");
+    if (!this.onlyData) return this.start();
+    this.turnOver();
+    Object.assign(state, { phase: "idle", stage: "", trouble: null });
+  }
+
+  /** Asks for the books again, and goes on as far as was wanted. */
+  fetchAgain() {
+    return this.onlyData ? this.load(this.sources, this.state.source) : this.start();
   }
 
   async longer() {
@@ -339,7 +361,8 @@ export class Flow {
     Object.assign(state.stages.data, { status: "ready", old: false });
     outdate(state, "data");
     Object.assign(state, { phase: "working", stage: "boot", trouble: null });
-    const turn = ++this.turn;
+    this.onlyData = true;
+    const turn = this.turnOver();
     this.draw(false);
     try {
       await this.boot();

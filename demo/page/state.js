@@ -37,6 +37,7 @@ export function initial() {
     runs: null, quota: null,
     offer: null, // a run that may be continued
     trouble: null, notice: "",
+    nextTry: 0, tries: 0, // when books are asked for again by themselves (ms since 1970), and how often they were
     open: "train", followed: true,
     stages: {
       data: stage("ready"), tokenizer: stage("ready"), tokenize: stage("ready"), train: stage("ready"),

@@ -31,6 +31,7 @@ export function mountData(demo) {
 
   function choose(value) {
     source = value;
+    flow.tries.stop();
     radios.forEach((radio) => { radio.checked = radio.value === value; });
     root.querySelectorAll("[data-source]").forEach((part) => { part.hidden = part.dataset.source !== value; });
     flow.state.source = value;

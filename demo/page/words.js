@@ -55,7 +55,7 @@ export function timeLeft(state) {
 
 /** @returns {{status: string, title: string, note: string, actions: {label: string, does: string}[], bar: number}} */
 export function runBar(state, now = Date.now()) {
-  if (state.trouble && state.mode === "live") return troubleBar(state);
+  if (state.trouble && state.mode === "live") return troubleBar(state, now);
   if (state.mode === "recorded") return recordedBar(state);
   const { run, phase } = state;
   const bar = progress(state);
@@ -146,7 +146,7 @@ function recordedBar(state) {
   return { status: "unavailable", bar: progress(state), title, note, actions: [...first, action("What to do", "what")] };
 }
 
-function troubleBar(state) {
+function troubleBar(state, now) {
   const { trouble, run } = state;
   const known = TROUBLES[trouble.kind] ?? KINDLESS;
   const safe = run.saved ? `The run is safe up to step ${whole(run.saved.step)}.` : "Nothing was saved yet: it starts anew.";
@@ -158,10 +158,24 @@ function troubleBar(state) {
     lost: `The browser reset it. ${safe}`, lost_again: "A smaller batch is easier on it.", crash: safe,
     quota: "Training goes on. Delete a run, or export this one.",
   };
+  const note = trouble.note || notes[trouble.kind] || "";
   return {
     status: "failed", bar: progress(state), title: trouble.title || titles[trouble.kind] || "It stopped",
-    note: trouble.note || notes[trouble.kind] || "", actions: labelled(state, known.actions),
+    note: [note, nextTry(state, now)].filter(Boolean).join(" "), actions: labelled(state, offered(state, known.actions)),
   };
+}
+
+/** When books are asked for again, or why they are not. */
+function nextTry({ trouble, nextTry: at }, now) {
+  if (at) return `Next try in ${duration(Math.max(1, Math.ceil((at - now) / 1000)))}.`;
+  return trouble.retry > 60 ? `It wants us to wait ${duration(trouble.retry)}.` : "";
+}
+
+/** Where nothing arrived, there is nothing to go on with. */
+function offered({ trouble, nextTry: at }, actions) {
+  if (trouble.usable !== false || !actions.some((a) => a.does === "use-arrived")) return actions;
+  const other = at ? action("Stop trying", "stop-trying") : action("Details", "details");
+  return [...actions.filter((a) => a.does !== "use-arrived"), other];
 }
 
 /** Remedies that name their number: the batch, the learning rate, the books that arrived. */
@@ -170,7 +184,7 @@ function labelled(state, actions) {
   const labels = {
     "recover-smaller": `Continue with batch ${Math.max(1, batch >> 1)}`,
     "recover-slower": `Continue at ${rate / 2}`,
-    "use-arrived": state.trouble.kind === "network" && state.fetching ? `Use the ${state.fetching.done}` : undefined,
+    "use-arrived": state.trouble.kind === "network" ? `Use the ${state.documents.length}` : undefined,
   };
   return actions.map((a) => ({ ...a, label: labels[a.does] ?? a.label }));
 }
