@@ -53,6 +53,8 @@ export const COMMANDS = {
   // Reply: {zip: Uint8Array, name}; import takes the same bytes, or a zip of a native run. Its reply: {run, title}
   export_run: ["run"],
   import_run: ["zip"],
+  // The events of a run that another tab trains, up to its last save. Reply: {events}
+  look_on: ["run"],
   // Makes this tab the owner of a run that another tab trains; the other one is told, and stops
   take_over: ["run"],
   // Saves now, as on hiding the page. Reply: {step}

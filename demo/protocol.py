@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "delete_run": ("run",),
     "export_run": ("run",),
     "import_run": ("zip",),
+    "look_on": ("run",),
     "take_over": ("run",),
     "save": (),
 }

@@ -19,7 +19,8 @@ from trainer.errors import ConfigError
 from trainer.events import Event, to_json
 from trainer.gutenberg import Cache, Fetch, Retry
 
-AUTOSAVE = 30.0  # seconds
+AUTOSAVE = 30.0  # seconds between two saves of a run under way
+FIRST_SAVE = 2.0  # seconds before the first one: a reload has something to offer from then on
 
 Message = dict[str, Any]
 

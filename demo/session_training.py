@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 from demo import material, settings, training, trouble
 from demo.device import DeviceLost
 from demo.material import Material
-from demo.session_base import Message
+from demo.session_base import FIRST_SAVE, Message
 from demo.session_text import TextCommands
 from demo.training import Training
 from trainer.config import TrainConfig, from_dict
@@ -151,8 +152,15 @@ class TrainingCommands(TextCommands):
             self._start(self.training.abandon())
         self.post(trouble.event(trouble.other_tab()))
 
+    async def do_look_on(self, run: str) -> Message:
+        return {"events": [json.loads(line) for line in await self.shelf.log(run)]}
+
     async def do_take_over(self, run: str) -> Message:
         await self._own(run, steal=True)
+        if self.model and self.model.run == run:  # of a save that the other tab may have replaced
+            await self.do_stop_generating()
+            self.model.close()
+            self.model = None
         return {}
 
     async def _clear_device(self) -> None:
@@ -185,9 +193,11 @@ class TrainingCommands(TextCommands):
                 )
 
     async def _save_now_and_then(self, run: Training) -> None:
-        """Save a run every so often while it is trained, and when it has ended."""
+        """Save a run soon after it has begun, every so often while it is trained, and when it has ended."""
+        pause = self.autosave if run.saved else min(FIRST_SAVE, self.autosave)
         while run.active:
-            await asyncio.wait([run.task], timeout=self.autosave)
+            await asyncio.wait([run.task], timeout=pause)
+            pause = self.autosave
             try:
                 await run.save(self.store)
             except DeviceLost as error:

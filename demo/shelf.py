@@ -42,8 +42,11 @@ class Shelf:
         if DOCUMENTS in data and found.tokenizer:
             sources = ((found.state or {}).get("text") or {}).get("sources") or [DOCUMENTS]
             text = Material.from_files(data, sources, found.tokenizer)
-        log = files.get(LOG, b"").decode(errors="replace").splitlines()
-        return Model.of_checkpoint(run, info.get("title", run), found, text, log)
+        return Model.of_checkpoint(run, info.get("title", run), found, text, lines(files.get(LOG, b"")))
+
+    async def log(self, run: str) -> list[str]:
+        """What a run's last save tells of it, a line of JSON an event. Raises CheckpointError."""
+        return lines(await self.store.saved(run, LOG) or b"")
 
     async def delete(self, run: str, owned: bool) -> None:
         """Delete a run that no other tab trains. Raises Trouble."""
@@ -109,10 +112,14 @@ class Shelf:
         return {"run": run, "title": found.title}
 
 
+def lines(log: bytes) -> list[str]:
+    return log.decode(errors="replace").splitlines()
+
+
 def last_loss(log: bytes) -> float | None:
     """The last held-out loss in a log, else the last step's."""
     losses: dict[str, float] = {}
-    for line in log.decode(errors="replace").splitlines():
+    for line in lines(log):
         try:
             event = json.loads(line)
             losses[event["event"]] = event["loss"]

@@ -28,15 +28,19 @@ export async function names(path) {
   return found;
 }
 
+const REPLACED = 5; // times in a row that another tab may replace a file while it is read
+
 /** @returns {Promise<Uint8Array | undefined>} a file's bytes, or nothing (Python's None; null is not) */
 export async function read(path) {
   const [way, name] = parts(path);
-  try {
-    const handle = await (await folder(way))?.getFileHandle(name);
-    return handle && new Uint8Array(await (await handle.getFile()).arrayBuffer());
-  } catch (error) {
-    if (error.name === "NotFoundError") return undefined;
-    throw error;
+  for (let times = 0; ; times++) {
+    try {
+      const handle = await (await folder(way))?.getFileHandle(name);
+      return handle && new Uint8Array(await (await handle.getFile()).arrayBuffer());
+    } catch (error) {
+      if (error.name === "NotFoundError") return undefined;
+      if (error.name !== "NotReadableError" || times === REPLACED) throw error;
+    }
   }
 }
 

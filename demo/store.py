@@ -11,9 +11,10 @@ and `Files.write` replaces a file as a whole: a crash leaves the save before, an
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from trainer.errors import CheckpointError, StorageError
 
@@ -23,6 +24,7 @@ DATA = "data"
 REPORT = "report.json"
 
 Chunks = Iterable[bytes | bytearray | memoryview]
+T = TypeVar("T")
 
 
 class Full(StorageError):
@@ -108,11 +110,12 @@ class RunStore:
 
     async def load(self, run: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
         """(files of the newest save, data) of a run. Raises CheckpointError."""
-        info = await self._pointer(run)
-        if info is None:
-            raise CheckpointError(f"there is no run {run!r} here", "it may have been deleted in another tab")
-        files, data = [await self._folder(f"{ROOT}/{run}/{name}") for name in (info["folder"], DATA)]
-        return files, data
+        files = await self._newest(run, self._folder)
+        return files or {}, await self._folder(f"{ROOT}/{run}/{DATA}")
+
+    async def saved(self, run: str, name: str) -> bytes | None:
+        """One file of the newest save. Raises CheckpointError."""
+        return await self._newest(run, lambda folder: self.files.read(f"{folder}/{name}"))
 
     async def attach(self, run: str, name: str, content: bytes) -> None:
         """Keep a file beside the saves. Raises StorageError."""
@@ -128,10 +131,7 @@ class RunStore:
 
     async def rename(self, run: str, title: str) -> None:
         """Raises CheckpointError if there is no such run."""
-        info = await self._pointer(run)
-        if info is None:
-            raise CheckpointError(f"there is no run {run!r} here", "it may have been deleted in another tab")
-        await self._point(run, {**info, "title": title})
+        await self._point(run, {**await self._known(run), "title": title})
 
     async def delete(self, run: str) -> None:
         """First the pointer, so that what is left is never taken for a whole run."""
@@ -144,6 +144,25 @@ class RunStore:
         except (FileNotFoundError, ValueError):
             return None
         return info if isinstance(info, dict) and "folder" in info else None
+
+    async def _known(self, run: str) -> dict[str, Any]:
+        info = await self._pointer(run)
+        if info is None:
+            raise CheckpointError(f"there is no run {run!r} here", "it may have been deleted in another tab")
+        return info
+
+    async def _newest(self, run: str, read: Callable[[str], Awaitable[T]]) -> T | None:
+        """What `read` makes of the folder of the newest save; None if that lacks a file.
+
+        Another tab may be saving the run, and removes the folder once there is a newer one: that is read then.
+        """
+        while True:
+            folder = (await self._known(run))["folder"]
+            found = None
+            with contextlib.suppress(FileNotFoundError):
+                found = await read(f"{ROOT}/{run}/{folder}")
+            if (await self._known(run))["folder"] == folder:
+                return found
 
     async def _point(self, run: str, info: Mapping[str, Any]) -> None:
         await self.files.write(f"{ROOT}/{run}/{POINTER}", [json.dumps(info).encode()])

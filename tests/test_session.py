@@ -152,6 +152,21 @@ def test_reload_continues_from_the_last_save_to_the_bit(native: Device) -> None:
     assert parts == whole
 
 
+def test_a_run_is_saved_soon_after_it_has_begun(native: Device) -> None:
+    async def begin() -> None:
+        page = Page(native)
+        await page.prepare()
+        run = await page.train(steps=20_000, eval_every=0, sample_every=0)
+        saved = (await page.until("saved"))["step"]
+        assert page.heard("run_ended") == []
+        assert page.heard("step")[-1]["seconds"] < 10
+        await page.close()
+        (listed,) = (await Page(native, page.files).send("runs"))["runs"]
+        assert (listed["run"], listed["step"]) == (run, saved)
+
+    asyncio.run(begin())
+
+
 def test_trains_longer_after_the_end(native: Device) -> None:
     async def longer() -> Page:
         page = Page(native)
@@ -286,10 +301,18 @@ def test_another_tab_owns_the_run_until_it_is_taken_over(native: Device) -> None
             await second.train(run)
         with pytest.raises(Refused, match="another tab"):
             await second.send("delete_run", run=run)
+        await first.until("step", step=8)
+        saved = (await first.send("pause"))["step"]
+        seen = [e for e in (await second.send("look_on", run=run))["events"] if e["event"] == "step"]
+        assert {event["step"]: event["loss"] for event in seen}.items() <= first.losses.items()
+        assert [event["step"] for event in seen] == list(range(1, saved + 1))
         await second.send("take_over", run=run)
         await first.until("trouble", kind="other_tab")
-        last = int((await second.send("runs"))["runs"][0]["step"]) + 3
-        await second.train(run, steps=last)
+        last = saved + 3
+        assert await second.send("train", model=None, train={"steps": last}, run=run) == {
+            "run": run,
+            "step": saved,
+        }
         await second.until("saved", step=last)
         await first.send("save")
         assert (await second.send("runs"))["runs"][0]["step"] == last

@@ -139,6 +139,34 @@ def test_title_stays_as_it_was_given_and_runs_are_sorted() -> None:
     assert runs[1]["bytes"] == 9
 
 
+class Busy(MemoryFiles):
+    """Files of a run that another tab saves whenever this one reads a file of it."""
+
+    saves = 0
+
+    async def read(self, path: str) -> bytes:
+        body = await super().read(path)
+        if path.endswith("/a") and self.saves < 3:
+            self.saves += 1
+            other = RunStore(MemoryFiles())
+            other.files.content = self.content  # type: ignore[attr-defined]
+            await save(other, 1 + self.saves)
+        return body
+
+
+def test_a_run_that_another_tab_saves_meanwhile_is_read_as_one_save() -> None:
+    async def meet() -> None:
+        busy = Busy()
+        store = RunStore(busy)
+        await save(store, 1)
+        assert await store.load("r") == whole(4)[1:]
+        busy.saves = 0
+        assert await store.saved("r", "a") == b"a 4"
+        assert await store.saved("r", "nothing") is None
+
+    asyncio.run(meet())
+
+
 def test_damaged_pointer_hides_the_run_and_nothing_else() -> None:
     async def damage() -> list[str]:
         store = RunStore(MemoryFiles())

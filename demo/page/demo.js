@@ -55,6 +55,7 @@ export class Demo extends HTMLElement {
     const { client, state, replay } = this.flow;
     replay?.pause();
     this.flow.tries.stop();
+    this.flow.kept.close();
     this.wake?.release().catch(() => {});
     const end = () => client.end();
     if (state.booted && state.run.begun && !state.run.reason) client.send("save").then(end, end);
@@ -74,20 +75,21 @@ export class Demo extends HTMLElement {
     this.on("pause", () => flow.pause());
     this.on("resume", () => flow.resume());
     this.on("stop", () => flow.stop());
-    this.on("continue", () => flow.continue());
+    this.on("continue", () => flow.kept.continue());
     this.on("afresh", () => {
       keep.write("last", null);
       flow.state.offer = null;
     });
-    this.on("longer", () => flow.longer());
-    this.on("recover", () => flow.recover());
-    this.on("recover-smaller", () => flow.recover({ batch: Math.max(1, (flow.state.run.train.batch ?? 2) >> 1) }));
-    this.on("recover-slower", () => flow.recover({ learning_rate: flow.state.run.train.learning_rate / 2 }));
-    this.on("retry", () => flow.recover());
+    this.on("longer", () => flow.kept.longer());
+    this.on("recover", () => flow.kept.recover());
+    this.on("recover-smaller", () => flow.kept.recover({ batch: Math.max(1, (flow.state.run.train.batch ?? 2) >> 1) }));
+    this.on("recover-slower", () => flow.kept.recover({ learning_rate: flow.state.run.train.learning_rate / 2 }));
+    this.on("retry", () => flow.kept.recover());
     this.on("retry-data", () => flow.fetchAgain());
     this.on("stop-trying", () => flow.tries.stop());
     this.on("use-arrived", () => flow.useArrived());
-    this.on("look-on", () => Object.assign(flow.state, { trouble: null, phase: "done" }));
+    this.on("look-on", () => flow.kept.lookOn());
+    this.on("take-over", () => flow.kept.takeOver());
     this.on("follow", () => {
       flow.state.followed = true;
       this.open(flow.state.stage, true);

@@ -1,17 +1,16 @@
 // What happens when: from Start to Evaluation, and all that the reader can do on the way.
 import { Trouble } from "./client.js";
 import { keep } from "./dom.js";
-import { complete, PRESETS, same, suited } from "./presets.js";
+import { Kept } from "./kept.js";
+import { complete, PRESETS, suited } from "./presets.js";
 import { Settings } from "./settings.js";
 import { emptyRun, initial, mark, outdate, reduce, STAGES } from "./state.js";
 import { Tries } from "./tries.js";
 import { HARMLESS, presetTitle, sourceTitle } from "./words.js";
 
-const PREPARATION = ["data", "tokenizer", "tokenize"];
+export const PREPARATION = ["data", "tokenizer", "tokenize"];
 /** Answers of commands that were ended on purpose, or with the worker, which is told anyway. */
 const QUIET = new Set(["ended", "stopped"]);
-/** Troubles after which the worker still knows the run. */
-const KNOWN = new Set(["lost", "lost_again", "not_finite", "other_tab"]);
 const FREQUENT = new Set(["step", "merge", "token", "progress", "loading"]);
 
 export class Flow {
@@ -24,6 +23,7 @@ export class Flow {
     this.turn = 0; // raised by whatever makes an older way through the stages void
     this.onlyData = false; // the way under way ends with the text
     this.sources = [{ kind: "books" }];
+    this.kept = new Kept(this);
     this.tries = new Tries(this);
     this.settings = new Settings(this);
     this.settings.choose(suited(keep.read("peak")?.gflops, false));
@@ -40,7 +40,7 @@ export class Flow {
       mark(state, "train", "working");
       for (const name of ["infer", "eval"]) mark(state, name, state.mode === "recorded" ? "unavailable" : "ready");
     }
-    if (event.event === "saved") this.remember(event.step);
+    if (event.event === "saved") this.kept.remember(event.step);
     if (event.event === "run_ended") this.ended(event);
     this.draw(FREQUENT.has(event.event));
   }
@@ -163,7 +163,7 @@ export class Flow {
     mark(state, "train", "done");
     state.phase = "done";
     if (state.mode === "live") {
-      this.remember(null);
+      this.kept.remember(null);
       if (reason === "finished") this.evaluate();
     }
   }
@@ -211,7 +211,7 @@ export class Flow {
     const { state } = this;
     if (this.opened) {
       this.opened = false;
-      return this.continue(state.run.name);
+      return this.kept.continue(state.run.name);
     }
     state.phase = "working";
     if (this.replay) {
@@ -247,110 +247,6 @@ export class Flow {
     this.draw(false);
   }
 
-  // ---------------------------------------------------------------- continuing
-
-  /** Opens a kept run and goes on with it; `changes` are settings that help where it failed. */
-  async continue(name = this.state.offer?.run, changes = {}) {
-    const { state } = this;
-    const title = state.offer?.title ?? state.run.title;
-    Object.assign(state, { phase: "working", stage: "boot", trouble: null, offer: null });
-    const turn = this.turnOver();
-    this.draw(false);
-    try {
-      await this.boot();
-      await this.openRun(name, title);
-      Object.assign(state.train, changes);
-      await this.stage(turn, "train", () => this.begin(name, changes));
-    } catch (error) {
-      if (turn === this.turn) this.fail(error, "train");
-    }
-  }
-
-  /** Reads a kept run: its settings, and the events that its charts are made of. */
-  async openRun(name, title = "") {
-    const { state } = this;
-    state.run = Object.assign(emptyRun(), { name, title });
-    const opened = await this.ask("open_run", { run: name });
-    for (const event of opened.events ?? []) reduce(state, event);
-    Object.assign(state.run, { name, title: opened.title || title || name });
-    if (opened.model) state.model = { ...opened.model };
-    if (opened.train) state.train = { ...opened.train };
-    state.preset = Object.keys(PRESETS).find((p) => same(PRESETS[p].model, state.model)) ?? "";
-    if (opened.documents) state.documents = opened.documents;
-    if (opened.report) state.report = opened.report;
-    if (opened.tokens) reduce(state, { event: "answer", command: "tokenize", result: opened.tokens, fields: {} });
-    for (const stage of PREPARATION) mark(state, stage, "done");
-    for (const stage of ["infer", "eval"]) mark(state, stage, "ready");
-    const { run } = state;
-    run.saved = { step: run.step, at: Date.now() };
-    mark(state, "train", run.step >= run.steps ? "done" : "paused");
-    this.draw(false);
-  }
-
-  /** A run that was opened to look at: trained, or to be gone on with. */
-  show() {
-    const { state } = this;
-    const over = state.run.step >= state.run.steps;
-    Object.assign(state, { phase: over ? "done" : "paused", stage: "train", open: "train", trouble: null, offer: null });
-    this.opened = !over;
-    this.draw(false);
-  }
-
-  /** After a trouble: the run from its last save, in a new worker where Python stopped. */
-  async recover(changes = {}) {
-    const { state } = this;
-    const { kind } = state.trouble ?? {};
-    const { name, saved } = state.run;
-    if (kind === "crash") this.client.end();
-    if (kind === "other_tab") await this.ask("take_over", { run: name });
-    if (name && KNOWN.has(kind)) return this.goOn(name, changes);
-    if (name && saved) return this.continue(name, changes);
-    for (const stage of PREPARATION) if (!state.booted) mark(state, stage, "ready");
-    Object.assign(state.train, changes);
-    state.run = emptyRun();
-    return this.start();
-  }
-
-  /** Trains a run further that the worker knows. */
-  async goOn(name, changes) {
-    const { state } = this;
-    Object.assign(state, { phase: "working", trouble: null });
-    Object.assign(state.train, changes);
-    const turn = this.turnOver();
-    try {
-      await this.stage(turn, "train", () => this.begin(name, changes));
-    } catch (error) {
-      if (turn === this.turn) this.fail(error, "train");
-    }
-  }
-
-  /** Goes on with the books that arrived. */
-  useArrived() {
-    const { state } = this;
-    mark(state, "data", "done");
-    if (!this.onlyData) return this.start();
-    this.turnOver();
-    Object.assign(state, { phase: "idle", stage: "", trouble: null });
-  }
-
-  /** Asks for the books again, and goes on as far as was wanted. */
-  fetchAgain() {
-    return this.onlyData ? this.load(this.sources, this.state.source) : this.start();
-  }
-
-  async longer() {
-    const { state } = this;
-    await this.goOn(state.run.name, { steps: Math.round(state.run.steps * 1.5) });
-  }
-
-  /** What a later visit needs to offer this run; null forgets it. */
-  remember(step) {
-    if (this.state.mode === "recorded") return;
-    const { name, title, steps } = this.state.run;
-    if (step === null) keep.write("last", null);
-    else if (name) keep.write("last", { run: name, title: title || name, step, steps, at: Date.now() });
-  }
-
   // ---------------------------------------------------------------- text
 
   /** Another text: all that was made of the old one is to be made again. */
@@ -372,6 +268,20 @@ export class Flow {
       if (turn === this.turn) this.fail(error, "data");
     }
     this.draw(false);
+  }
+
+  /** Goes on with the books that arrived. */
+  useArrived() {
+    const { state } = this;
+    mark(state, "data", "done");
+    if (!this.onlyData) return this.start();
+    this.turnOver();
+    Object.assign(state, { phase: "idle", stage: "", trouble: null });
+  }
+
+  /** Asks for the books again, and goes on as far as was wanted. */
+  fetchAgain() {
+    return this.onlyData ? this.load(this.sources, this.state.source) : this.start();
   }
 
   // ---------------------------------------------------------------- writing

@@ -59,6 +59,7 @@ export function mountSheets(demo) {
   function remove(run) {
     const done = () => {
       leaving.delete(run);
+      flow.kept.forget(run);
       demo.run(flow.ask("delete_run", { run }).then(() => flow.ask("runs")));
     };
     leaving.set(run, setTimeout(done, UNDO));
@@ -78,7 +79,7 @@ export function mountSheets(demo) {
     const when = new Date(typeof r.date === "number" ? r.date * 1000 : r.date);
     const open = () => {
       sheet("runs").close();
-      demo.run(flow.openRun(r.run, r.title).then(() => flow.show()));
+      demo.run(flow.kept.open(r.run, r.title).then(() => flow.kept.show()));
     };
     const rename = () => {
       const input = el("input", { type: "text", "aria-label": "Name of the run" });

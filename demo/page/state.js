@@ -23,7 +23,7 @@ export function emptyRun() {
 export function initial() {
   return {
     mode: "live", // or "recorded"
-    phase: "idle", // idle, working, paused, done, failed
+    phase: "idle", // idle, working, paused, done, failed, looking (on, while another tab trains)
     stage: "", // the one that works
     device: null, problem: "", peak: 0, loading: null, booted: false, compiling: false,
     preset: "micro", model: {}, train: {}, rule: null, budget: null,

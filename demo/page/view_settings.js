@@ -39,7 +39,7 @@ export function mountSettings(demo) {
   return {
     update(state) {
       const { model, train, budget, rule } = state;
-      const locked = ["working", "paused"].includes(state.phase) || state.mode === "recorded";
+      const locked = ["working", "paused", "looking"].includes(state.phase) || state.mode === "recorded";
       parts.get("presets").disabled = locked;
       parts.get("fields").disabled = locked;
       root.querySelector('[data-field="vocab"]').disabled = locked;

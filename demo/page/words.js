@@ -25,7 +25,7 @@ const TROUBLES = {
   hash: { actions: [action("Try again", "retry-data"), action("Leave out", "use-arrived")] },
   too_little: { actions: [action("Add text", "add-text")] },
   not_finite: { actions: [action("Continue at half the rate", "recover-slower"), action("Details", "details")] },
-  other_tab: { actions: [action("Take over", "recover"), action("Look on", "look-on")] },
+  other_tab: { actions: [action("Take over", "take-over"), action("Look on", "look-on")] },
   crash: { actions: [action("Restart", "recover"), action("Details", "details")] },
 };
 
@@ -79,6 +79,12 @@ export function runBar(state, now = Date.now()) {
     };
   }
   if (phase === "done") return doneBar(state);
+  if (phase === "looking") {
+    return {
+      status: "unavailable", bar, title: `Looking on: step ${whole(run.step)} of ${whole(run.steps)}`,
+      note: "Another tab trains this run. Each save of it is shown here.", actions: [action("Take over", "take-over")],
+    };
+  }
   return workingBar(state, bar, now);
 }
 
@@ -239,7 +245,7 @@ const HEADS = {
     }
     if (s.status === "done") return [`Loss ${loss.toFixed(2)}`, `${whole(run.step)} steps, ${duration(run.seconds)}`];
     if (s.status === "failed") return [`Loss ${loss.toFixed(2)}`, `stopped at step ${whole(run.step)}`];
-    return [`Loss ${loss.toFixed(2)}`, `step ${whole(run.step)} of ${whole(run.steps)}`];
+    return [`Loss ${loss.toFixed(2)}`, `step ${whole(run.step)} of ${whole(run.steps)}`, state.phase === "looking" ? ELSEWHERE : ""];
   },
   infer(state, s) {
     if (s.status === "unavailable") {
@@ -261,7 +267,10 @@ const HEADS = {
   },
 };
 
+const ELSEWHERE = "Another tab trains this run. This is back after Take over.";
+
 function unavailable(state) {
+  if (state.phase === "looking") return ["In another tab", "back after Take over", ELSEWHERE];
   if (state.mode === "recorded") return ["Needs WebGPU", "recorded results inside", "Needs WebGPU: this browser plays a recorded run."];
   return ["GPU stopped", "back after Continue", "The GPU stopped. This is back after Continue."];
 }
