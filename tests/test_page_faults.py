@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser import wait_until
-from page_site import TINY, demo, fill, finished, losses, prepared, state, step_reached, trained, vocabulary
+from page_site import TINY, demo, fill, losses, state, trained, vocabulary
 from playwright.sync_api import Browser, Page, Route, expect
 from raw_server import (
     ALICE,
@@ -57,34 +57,6 @@ def test_the_whole_way_from_the_shipped_books_to_the_evaluation(chromium: Browse
         )
         page.watch.assert_clean()
         assert [url for url in page.watch.requests if not url.startswith((base, "blob:", "data:"))] == []
-
-
-def test_a_reload_in_mid_training_offers_the_run_and_it_ends_as_if_nothing_had_been(
-    chromium: Browser, base: str
-) -> None:
-    with demo(chromium, base) as page:
-        prepared(page, 80)
-        press(page, "Start")
-        trained(page, 80)
-        whole = losses(page)
-        assert list(whole) == list(range(1, 81))
-        fill(page, steps=80)  # the same settings, for another run
-        press(page, "Start")
-        step_reached(page, 10)
-        press(page, "Pause")
-        expect(title(page)).to_have_text(re.compile("^Paused at step"))
-        saved = state(page, "run.saved.step")
-        assert 10 <= saved < 80
-        press(page, "Resume")
-        step_reached(page, saved + 5)
-        page.reload()
-        expect(title(page)).to_have_text("Continue “tale, own settings”?")
-        expect(page.locator('[data-t="note"]')).to_contain_text(re.compile(r"^Saved at step \d+ of 80"))
-        press(page, "Continue")
-        finished(page)
-        assert losses(page) == whole
-        expect(head(page, "eval")).to_contain_text("bits/byte")
-        page.watch.assert_clean()
 
 
 @contextmanager

@@ -52,12 +52,14 @@ export class Demo extends HTMLElement {
     clearTimeout(this.timer);
     for (const view of this.views) view.end?.();
     this.views = null;
-    const { client, state, replay } = this.flow;
+    const { client, state, replay, kept } = this.flow;
     replay?.pause();
     this.flow.tries.stop();
-    this.flow.kept.close();
     this.wake?.release().catch(() => {});
-    const end = () => client.end();
+    const end = () => {
+      client.end();
+      kept.close();
+    };
     if (state.booted && state.run.begun && !state.run.reason) client.send("save").then(end, end);
     else end();
   }
