@@ -1,5 +1,5 @@
-"""The built site's demo, with the real worker: whatever a reader does to a run in mid-training, its curve goes
-on from the last save and is that of an uninterrupted run, to the bit.
+"""The built site's demo, with the real worker: whatever a reader does to a run in mid-training, its curve
+goes on from the last save and is that of an uninterrupted run, to the bit.
 """
 
 from __future__ import annotations
