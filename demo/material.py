@@ -14,12 +14,13 @@ from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from demo import trouble
 from trainer import corpus
-from trainer.bpe import FIRST_TOKENS, check_vocab, train_steps
+from trainer.bpe import FIRST_TOKENS, Learner, check_vocab
 from trainer.corpus import BUNDLED, GUTENBERG, Document
 from trainer.errors import ConfigError, CorpusError, FetchError
 from trainer.evaluate import unigram_loss
@@ -34,6 +35,8 @@ VALIDATION_SHARE = 0.1
 SPLIT_SEED = 0
 YIELD_SECONDS = 0.03  # of work between two looks at the messages
 EVENT_SECONDS = 0.25  # between two events
+WORDS = 1024  # counted words that are looked at in one go
+COUNTED = 1 << 16  # tokens that are counted in one go
 NEWEST = 12  # merges in one event
 FREQUENT = 20
 PREVIEW = 2000  # characters
@@ -104,11 +107,11 @@ class Material:
             rows.append({**asdict(known), "author": document.author, "split": split})
         return {"documents": rows, "preview": self.documents[0].text[:PREVIEW]}
 
-    def tokens_summary(self) -> dict[str, Any]:
-        """The tokens, for the page."""
+    async def tokens_summary(self) -> dict[str, Any]:
+        """The tokens, for the page; cancellable."""
         assert self.tokenizer is not None
         assert self.dataset is not None
-        train, validation = Counter(self.dataset.train), Counter(self.dataset.validation)
+        train, validation = await _counted(self.dataset.train), await _counted(self.dataset.validation)
         held_out = Counter({id: n for id, n in validation.items() if id != self.tokenizer.end_of_text})
         count = train.total() + validation.total() - len(self.training) - len(self.validation)
         return {
@@ -276,7 +279,12 @@ async def train_tokenizer(
         )
         newest.clear()
 
-    for merge in train_steps(counts, vocab):
+    learner = Learner()
+    entries = iter(counts.items())
+    while part := list(islice(entries, WORDS)):
+        learner.add(part)
+        await breathe()
+    for merge in learner.merges(vocab):
         merges.append((merge.left, merge.right))
         tokens.append(merge.content)
         left -= merge.occurrences
@@ -310,6 +318,16 @@ async def tokenize(material: Material, on_event: Reader) -> Dataset:
         halves.append(ids)
     on_event(Progress("tokenize", total, total, "characters", f"{sum(map(len, halves)):,} tokens"))
     return Dataset(*halves, text_bytes=material.nbytes)
+
+
+async def _counted(ids: array[int]) -> Counter[int]:
+    """How often each token occurs."""
+    breathe = Breath()
+    counts = Counter[int]()
+    for start in range(0, len(ids), COUNTED):
+        counts.update(ids[start : start + COUNTED])
+        await breathe()
+    return counts
 
 
 async def _encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> AsyncIterator[tuple[array[int], int]]:

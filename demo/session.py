@@ -140,7 +140,7 @@ class Session(TrainingCommands):
             "model": to_dict(weights.model),
             "train": (weights.state or {}).get("train"),
             "documents": text.summary()["documents"] if text else None,
-            "tokens": text.tokens_summary() if text and text.dataset else None,
+            "tokens": await text.tokens_summary() if text and text.dataset else None,
             "report": json.loads(kept) if kept else None,
             "events": [json.loads(line) for line in model.log],
         }

@@ -76,9 +76,13 @@ class TextCommands(SessionBase):
         text = self._text()
         if text.tokenizer is None:
             raise ConfigError("there is no tokenizer yet", "train one first")
-        dataset = await self._alone(material.tokenize(text, self.hear))
-        self.material = replace(text, dataset=dataset)
-        return self.material.tokens_summary()
+        self.material, summary = await self._alone(self._tokenized(text))
+        return summary
+
+    async def _tokenized(self, text: Material) -> tuple[Material, Message]:
+        """A text with its tokens, and what there is to tell of them."""
+        done = replace(text, dataset=await material.tokenize(text, self.hear))
+        return done, await done.tokens_summary()
 
     async def _with_tokens(self, model: Model) -> Material:
         """The text of a model, fetched and tokenized where that was not done yet. Raises CheckpointError."""

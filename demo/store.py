@@ -154,7 +154,7 @@ class RunStore:
     async def _newest(self, run: str, read: Callable[[str], Awaitable[T]]) -> T | None:
         """What `read` makes of the folder of the newest save; None if that lacks a file.
 
-        Another tab may be saving the run, and removes the folder once there is a newer one: that is read then.
+        Another tab may be saving the run, and removes a folder once there is a newer one, which is read then.
         """
         while True:
             folder = (await self._known(run))["folder"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from operator import add
 from typing import NamedTuple
 
@@ -49,50 +49,71 @@ def check_vocab(vocab: int) -> None:
         )
 
 
-def train_steps(counts: Mapping[str, int], vocab: int) -> Iterator[Merge]:
+class Learner:
     """Learns merges from pre-tokens and how often each occurs: the most frequent pair next, one at a time.
 
-    Begins with FIRST_TOKENS and ends with `vocab` tokens, or earlier where no pair is left. The order is that
-    of Hugging Face's BpeTrainer: of pairs that occur equally often, the one with the smaller ids goes first.
-    Every merge makes a token that was not there before: all words take the same merges in the same order, so
-    the same bytes come together in the same way wherever they become one token.
+    Words may be added part by part, and merges are made as they are taken: others may work in between.
 
-    Raises TokenizerError for a vocabulary out of range, and where there is no text.
+        learner = Learner()
+        learner.add(counts.items())
+        for merge in learner.merges(vocab): ...
     """
-    check_vocab(vocab)
-    if not counts:
-        raise TokenizerError("the text to train the tokenizer on is empty", "give at least one word")
-    tokens = list(FIRST_TOKENS)
-    symbols = [chr(tokens.index(bytes([byte]))) for byte in range(256)]
-    words = ["".join(map(symbols.__getitem__, word.encode())) for word in counts]
-    word_counts = list(counts.values())
 
-    pair_counts: dict[str, int] = {}
-    found: dict[str, list[int]] = {}
-    for i, word in enumerate(words):
-        for pair in map(add, word, word[1:]):
-            pair_counts[pair] = pair_counts.get(pair, 0) + word_counts[i]
-            found.setdefault(pair, []).append(i)
-    # Entries are (-count, pair, words). A count may be out of date: it is checked when its turn comes.
-    queue = [(-pair_counts[pair], pair, where) for pair, where in found.items()]
-    heapq.heapify(queue)
+    def __init__(self) -> None:
+        self._symbols = [chr(FIRST_TOKENS.index(bytes([byte]))) for byte in range(256)]
+        self._words: list[str] = []
+        self._counts: list[int] = []  # of the words
+        self._pair_counts: dict[str, int] = {}
+        self._found: dict[str, list[int]] = {}  # pair → the words that it is in
 
-    while queue and len(tokens) < vocab:
-        count, pair, where = heapq.heappop(queue)
-        current = pair_counts[pair]
-        if -count != current:
-            if current > 0:
-                heapq.heappush(queue, (-current, pair, where))
-            continue
-        left, right = map(ord, pair)
-        token = tokens[left] + tokens[right]
-        new = len(tokens)
-        tokens.append(token)
-        formed = _merge_words(words, word_counts, where, pair, chr(new), pair_counts)
-        for pair, where in formed.items():
-            if pair_counts[pair] > 0:
-                heapq.heappush(queue, (-pair_counts[pair], pair, where))
-        yield Merge(left, right, new, token, current)
+    def add(self, counts: Iterable[tuple[str, int]]) -> None:
+        """Takes in pre-tokens, each of which comes once, and how often it occurs."""
+        pair_counts, found, symbol = self._pair_counts, self._found, self._symbols.__getitem__
+        for text, count in counts:
+            word = "".join(map(symbol, text.encode()))
+            i = len(self._words)
+            self._words.append(word)
+            self._counts.append(count)
+            for pair in map(add, word, word[1:]):
+                pair_counts[pair] = pair_counts.get(pair, 0) + count
+                found.setdefault(pair, []).append(i)
+
+    def merges(self, vocab: int) -> Iterator[Merge]:
+        """What makes a vocabulary of `vocab` tokens of FIRST_TOKENS, or fewer where no pair is left. Uses the
+        words up: they are merged in place.
+
+        The order is that of Hugging Face's BpeTrainer: of pairs that occur equally often, the one with the
+        smaller ids goes first. Every merge makes a token that was not there before: all words take the same
+        merges in the same order, so the same bytes come together in the same way wherever they become one
+        token.
+
+        Raises TokenizerError for a vocabulary out of range, and where there is no text.
+        """
+        check_vocab(vocab)
+        if not self._words:
+            raise TokenizerError("the text to train the tokenizer on is empty", "give at least one word")
+        pair_counts = self._pair_counts
+        tokens = list(FIRST_TOKENS)
+        # Entries are (-count, pair, words). A count may be out of date: it is checked when its turn comes.
+        queue = [(-pair_counts[pair], pair, where) for pair, where in self._found.items()]
+        heapq.heapify(queue)
+
+        while queue and len(tokens) < vocab:
+            count, pair, where = heapq.heappop(queue)
+            current = pair_counts[pair]
+            if -count != current:
+                if current > 0:
+                    heapq.heappush(queue, (-current, pair, where))
+                continue
+            left, right = map(ord, pair)
+            token = tokens[left] + tokens[right]
+            new = len(tokens)
+            tokens.append(token)
+            formed = _merge_words(self._words, self._counts, where, pair, chr(new), pair_counts)
+            for pair, where in formed.items():
+                if pair_counts[pair] > 0:
+                    heapq.heappush(queue, (-pair_counts[pair], pair, where))
+            yield Merge(left, right, new, token, current)
 
 
 def _merge_words(

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from trainer import tokenizer_json
-from trainer.bpe import END_OF_TEXT, FIRST_TOKENS, Encoder, check_vocab, train_steps
+from trainer.bpe import END_OF_TEXT, FIRST_TOKENS, Encoder, Learner, check_vocab
 from trainer.errors import TokenizerError
 from trainer.events import Notice, Pacer, Reader
 from trainer.pretokenize import chunks
@@ -44,7 +44,7 @@ class Tokenizer:
 
     @classmethod
     def from_merges(cls, merges: Iterable[tuple[int, int]]) -> Tokenizer:
-        """The tokenizer whose vocabulary is FIRST_TOKENS and what `bpe.train_steps` learned, in order."""
+        """The tokenizer whose vocabulary is FIRST_TOKENS and what `bpe.Learner` learned, in order."""
         tokens = list(FIRST_TOKENS)
         pairs = list(merges)
         for left, right in pairs:
@@ -70,7 +70,9 @@ class Tokenizer:
                 characters += sum(map(len, words))
                 progress(0, f"{characters:,} characters counted")
         merges: list[tuple[int, int]] = []
-        for merge in train_steps(counts, vocab):
+        learner = Learner()
+        learner.add(counts.items())
+        for merge in learner.merges(vocab):
             merges.append((merge.left, merge.right))
             latest = repr(merge.content.decode(errors="replace"))
             progress(len(merges), latest)
