@@ -61,10 +61,10 @@ def test_a_reload_soon_after_the_start_and_a_pause(
         )
         press(page, "Continue")
         step_reached(page, 15)
-        press(page, "Pause")
+        page.keyboard.press("p")
         expect(title(page)).to_have_text(re.compile("^Paused at step"))
         assert state(page, "run.saved.step") == state(page, "run.step") < STEPS
-        press(page, "Resume")
+        page.keyboard.press("p")
         finished(page)
         assert losses(page) == whole
         expect(head(page, "eval")).to_contain_text("bits/byte")

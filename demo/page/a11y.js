@@ -22,6 +22,7 @@ export function mountA11y(demo) {
     else if (event.key >= "1" && event.key <= "6") demo.open(STAGES[Number(event.key) - 1], true);
     else return;
     event.preventDefault();
+    event.stopPropagation(); // at the window, the site's theme takes P for the page before this one
   }
   const toggle = () => {
     const { state } = flow;
