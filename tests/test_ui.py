@@ -13,7 +13,10 @@ from browser import wait_until
 from playwright.sync_api import Browser, expect
 from ui_page import AXE, NASTY, SHOTS, demo, head, press, serious, shot, small_targets, title, train
 
+from trainer.budget import estimate
 from trainer.config import PRESETS
+from trainer.kernels import Tuning
+from trainer.model import build
 
 pytest_plugins = ("browser", "ui_page")
 
@@ -50,6 +53,8 @@ def test_a_reader_goes_through_all_six_stages(chromium: Browser, site: str) -> N
         page.get_by_text("Micro", exact=True).click()
         expect(page.locator(".run__actions")).to_contain_text("Start")
         expect(head(page, "tokenizer")).to_contain_text("Ready")
+        for stage in ("tokenize", "train", "eval"):
+            expect(head(page, stage)).to_contain_text("from an older vocabulary")
         page.watch.assert_clean()
 
 
@@ -243,12 +248,58 @@ def test_settings_are_those_of_the_trainer_and_say_their_rules(chromium: Browser
                 presets[name]["model"],
             )
             assert counted == preset.model.parameters
+            if name == "gpt2":
+                continue
+            planned = build(preset.model, train=preset.train, tokens=10_000, generate=True, tuning=Tuning())
+            taken = page.evaluate(
+                "([m, t]) => import('./bundle/page/presets.js').then((p) => p.memory(m, t))",
+                [presets[name]["model"], presets[name]["train"]],
+            )
+            needed = estimate(planned, preset.train, software=False).device_memory
+            assert taken == pytest.approx(needed, rel=0.1), name
         page.get_by_text("Advanced", exact=True).click()
         page.get_by_label("Width", exact=True).fill("130")
         expect(page.locator('[data-t="rule"]')).to_have_text("Width must be a multiple of heads, 4")
         expect(page.locator(".run__actions").get_by_role("button", name="Start")).to_be_disabled()
         page.get_by_label("Width", exact=True).fill("128")
         expect(page.locator('[data-t="rule"]')).to_have_text("")
+
+
+def test_a_link_brings_settings(chromium: Browser, site: str) -> None:
+    with demo(chromium, site, gpu="software") as page:
+        page.get_by_text("Advanced", exact=True).click()
+        page.get_by_label("Width", exact=True).fill("64")
+        page.locator('[data-field="seed"]').fill("5")
+        page.get_by_label("Heads", exact=True).fill("2")
+        page.get_by_role("button", name="Runs").click()
+        page.get_by_role("button", name="Share settings").click()
+        (link,) = re.findall(r"http\S+", page.locator('[data-t="share-note"]').inner_text())
+        other = page.context.new_page()
+        other.goto(link)
+        expect(title(other)).to_have_text("Training on the processor, not a GPU")
+        for name, value in {"width": "64", "heads": "2", "seed": "5", "layers": "2"}.items():
+            expect(other.locator(f'[data-field="{name}"]')).to_have_value(value)
+
+
+def test_the_screen_stays_on_while_it_trains_if_wanted(chromium: Browser, site: str) -> None:
+    with demo(chromium, site, "pace=100", gpu="software") as page:
+        page.evaluate(WAKE_LOCKS)
+        page.get_by_text("Advanced", exact=True).click()
+        page.get_by_label("Keep the screen on while training").check()
+        press(page, "Start")
+        expect(title(page)).to_have_text(re.compile(r"^Training: step \d+ of 300"))
+        assert page.evaluate("locks") == ["screen"]
+        press(page, "Pause")
+        expect(title(page)).to_have_text(re.compile(r"^Paused at step"))
+        assert page.evaluate("locks") == ["screen", "released"]
+
+
+WAKE_LOCKS = """() => {
+  window.locks = [];
+  const lock = () => Object.assign(new EventTarget(), { release: async () => { locks.push("released"); } });
+  const request = async (kind) => { locks.push(kind); return lock(); };
+  Object.defineProperty(Navigator.prototype, "wakeLock", { get: () => ({ request }) });
+}"""
 
 
 def test_keyboard(chromium: Browser, site: str) -> None:
@@ -316,6 +367,8 @@ def test_no_width_scrolls_sideways_and_targets_are_large_enough(
             train(page)
             for stage in ("data", "tokenizer", "tokenize", "train", "infer", "eval"):
                 head(page, stage).click()
+                expect(head(page, stage)).to_have_attribute("aria-expanded", "true")
+                expect(head(page, stage)).to_be_in_viewport()
                 if stage == "infer":
                     page.get_by_role("button", name="Write").click()
                     expect(page.locator('[data-t="out-note"]')).to_contain_text("tokens/s")

@@ -124,10 +124,13 @@ export class Demo extends HTMLElement {
   /** Opens a stage; a reader who opens one is no longer led along. */
   open(name, focus = false) {
     const { state } = this.flow;
+    const head = this.querySelector(`[data-stage="${name}"] .stage__head button`);
+    const before = head.getBoundingClientRect().top;
     state.followed = name === state.stage;
     state.open = name;
     this.update();
-    if (focus) this.querySelector(`[data-stage="${name}"] .stage__head button`).focus();
+    scrollBy(0, head.getBoundingClientRect().top - before); // a stage above it may have closed
+    if (focus) head.focus();
   }
 
   resetCharts() {
@@ -177,7 +180,7 @@ export class Demo extends HTMLElement {
     if (!this.views) return;
     if (adapter) {
       state.device ??= describe(adapter.info ?? {});
-      if (state.device.software) this.flow.settings.choose("nano");
+      if (state.device.software && !this.linked) this.flow.settings.choose("nano");
     } else {
       this.flow.refuse(gpu ? "adapter" : "webgpu");
     }
@@ -207,6 +210,7 @@ export class Demo extends HTMLElement {
       const known = [...MODEL_FIELDS, ...Object.keys(PRESETS.nano.train)];
       const entries = Object.entries(JSON.parse(given)).filter(([k, v]) => known.includes(k) && typeof v === "number");
       this.flow.settings.set(Object.fromEntries(entries));
+      this.linked = true;
     } catch {
       // a mangled link sets nothing
     }

@@ -254,8 +254,8 @@ export class Flow {
     const { state } = this;
     this.sources = sources;
     state.source = source;
-    Object.assign(state.stages.data, { status: "ready", old: false });
-    outdate(state, "data");
+    Object.assign(state.stages.data, { status: "ready", old: "" });
+    outdate(state, "data", "another text");
     Object.assign(state, { phase: "working", stage: "boot", trouble: null });
     this.onlyData = true;
     const turn = this.turnOver();

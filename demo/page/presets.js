@@ -35,6 +35,15 @@ export function flops(m, t) {
   return 3 * forward * tokens(m, t);
 }
 
+/**
+ * Bytes that training takes on the device, within a tenth: weights, gradients and two moments; what a micro-batch
+ * keeps for its backward pass; and the logits, of which no more than a binding's 128 MiB exist at a time.
+ */
+export function memory(m, t) {
+  const rows = t.batch * m.context;
+  return 16 * parameters(m) + 4 * rows * m.width * (16 * m.layers + 5) + Math.min(4 * rows * m.vocab, 2 ** 27);
+}
+
 /** Tokens that a run reads. */
 export const tokens = (m, t) => t.batch * (t.accumulate ?? 1) * m.context * t.steps;
 

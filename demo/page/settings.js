@@ -23,16 +23,16 @@ export class Settings {
   set(values) {
     const { state } = this.flow;
     const vocab = state.model.vocab;
-    if (state.phase === "done" || (state.phase === "failed" && CURABLE.has(state.trouble?.kind))) {
-      Object.assign(state, { phase: "idle", trouble: null });
-      mark(state, "train", "ready");
-    }
     for (const [name, value] of Object.entries(values)) {
       (MODEL_FIELDS.includes(name) ? state.model : state.train)[name] = value;
     }
     state.preset = Object.keys(PRESETS).find((p) => same(PRESETS[p].model, state.model) && same(PRESETS[p].train, state.train)) ?? "";
     state.rule = broken(state.model, state.train);
-    if (vocab !== undefined && vocab !== state.model.vocab) outdate(state, "data");
+    if (vocab !== undefined && vocab !== state.model.vocab) outdate(state, "data", "an older vocabulary");
+    if (state.phase === "done" || (state.phase === "failed" && CURABLE.has(state.trouble?.kind))) {
+      Object.assign(state, { phase: "idle", trouble: null });
+      mark(state, "train", "ready");
+    }
     this.estimate();
     this.flow.draw(false);
   }

@@ -6,10 +6,10 @@ export const STAGES = ["data", "tokenizer", "tokenize", "train", "infer", "eval"
 const KEPT_MERGES = 12;
 const SLOWEST = 0.02; // share of a new loss in the smoothed one, once the run is long
 
-/** @typedef {{status: string, done: number, total: number, seconds: number, began: number, old: boolean}} Stage */
+/** @typedef {{status: string, done: number, total: number, seconds: number, began: number, old: string}} Stage */
 
 /** @returns {Stage} */
-const stage = (status) => ({ status, done: 0, total: 0, seconds: 0, began: 0, old: false });
+const stage = (status) => ({ status, done: 0, total: 0, seconds: 0, began: 0, old: "" });
 
 export function emptyRun() {
   return {
@@ -57,15 +57,15 @@ export function mark(state, name, status, now = performance.now()) {
   const s = state.stages[name];
   if (status === "working" && s.status !== "working") s.began = now;
   if (s.status === "working" && status !== "working") s.seconds = (now - s.began) / 1000;
-  if (status === "working") s.old = false;
+  if (status === "working") s.old = "";
   s.status = status;
 }
 
-/** Stages after `name` are to be done again; what they made stays until it is replaced. */
-export function outdate(state, name) {
+/** Stages after `name` are to be done again; what they made, of `what`, stays until it is replaced. */
+export function outdate(state, name, what) {
   for (const later of STAGES.slice(STAGES.indexOf(name) + 1)) {
     const s = state.stages[later];
-    if (s.status === "done") Object.assign(s, { status: "ready", old: true });
+    if (s.status === "done") Object.assign(s, { status: "ready", old: what });
   }
 }
 

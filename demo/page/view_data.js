@@ -123,12 +123,18 @@ export function mountData(demo) {
       parts.get("sources").disabled = busy(state);
       const shown = state.documents[state.previewed];
       parts.put("preview", state.preview || "The beginning of a text is shown here once it is read.");
-      parts.put("provenance", shown ? [shown.licence, shown.source && `Source: ${shown.source}`].filter(Boolean).join(". ") : "Public domain books of Project Gutenberg, from GITenberg.");
+      parts.put("provenance", shown ? whence(shown) : "Public domain books of Project Gutenberg, from GITenberg.");
       [...parts.get("documents").querySelectorAll("button")].forEach((b, i) => b.setAttribute("aria-pressed", String(i === state.previewed)));
       parts.get("data-actions").querySelector("button").disabled ||= busy(state);
       if (source !== "books") drawPicked();
     },
   };
+}
+
+/** The licence and the source of a document. */
+function whence({ licence, source }) {
+  if (source?.startsWith("text:")) return "Your own text. It stays in this tab.";
+  return [licence, source && `Source: ${source}`].filter(Boolean).join(". ");
 }
 
 const PARTS = { training: "Training", "held-out": "Held out", both: "Both" };

@@ -1,7 +1,7 @@
 // Settings: presets with the time that they take here, the advanced form, and what a run costs.
 import { keep, memo } from "./dom.js";
 import { about, bytes, count, power } from "./format.js";
-import { expectedSeconds, flops, MODEL_FIELDS, parameters, PRESETS, tokens } from "./presets.js";
+import { expectedSeconds, flops, memory, MODEL_FIELDS, parameters, PRESETS, tokens } from "./presets.js";
 
 /** @param {import("./demo.js").Demo} demo */
 export function mountSettings(demo) {
@@ -66,7 +66,7 @@ export function mountSettings(demo) {
       const read = tokens(model, train);
       const passes = state.tokens ? `, ${(read / state.tokens.train_tokens).toFixed(1)} passes` : "";
       parts.put("fact-parameters", count(budget?.parameters ?? parameters(model)));
-      parts.put("fact-memory", budget ? bytes(budget.device_memory) : "known once Python is loaded");
+      parts.put("fact-memory", budget ? bytes(budget.device_memory) : `about ${bytes(memory(model, train))}`);
       compute(budget?.total_flops ?? flops(model, train), budget?.total_flops ?? flops(model, train));
       parts.put("fact-tokens", `${count(read)} tokens${passes}`);
     },

@@ -206,7 +206,8 @@ function progress(state) {
 export function head(state, name) {
   const s = state.stages[name];
   const words = state.mode === "recorded" ? RECORDED : WORDS;
-  const [value, note, say = ""] = HEADS[name](state, s);
+  const [value, now, say = ""] = HEADS[name](state, s);
+  const note = s.status === "ready" && s.old && name !== "tokenizer" ? `from ${s.old}` : now;
   const part = s.status === "working" || s.status === "paused" || (s.status === "failed" && name === "train");
   return { status: s.status, word: words[s.status], value, note, progress: part && s.total ? (100 * s.done) / s.total : null, say };
 }
@@ -233,8 +234,7 @@ const HEADS = {
     const { tokens } = state;
     if (s.status === "working") return ["Working", s.total ? `${Math.floor((100 * s.done) / s.total)}%` : ""];
     if (!tokens) return ["Text as numbers", ""];
-    const old = s.status === "ready" ? "from an older vocabulary" : took(s);
-    return [`${count(tokens.train_tokens + tokens.validation_tokens)} tokens`, old];
+    return [`${count(tokens.train_tokens + tokens.validation_tokens)} tokens`, took(s)];
   },
   train(state, s) {
     const { run } = state;
