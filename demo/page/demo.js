@@ -6,7 +6,7 @@ import { keep, Parts } from "./dom.js";
 import { Flow } from "./flow.js";
 import { figure, shortDevice } from "./format.js";
 import { MODEL_FIELDS, PRESETS } from "./presets.js";
-import { readLog, Replay } from "./replay.js";
+import { readRecorded, Replay } from "./replay.js";
 import { mountSheets } from "./sheets.js";
 import { initial, reduce } from "./state.js";
 import { mountData } from "./view_data.js";
@@ -18,9 +18,7 @@ import { mountTokens } from "./view_tokens.js";
 import { mountTrain } from "./view_train.js";
 
 const BASE = new URL("..", import.meta.url); // the bundle
-// The recorded run: trainer train --preset nano --sample-prompt "Once upon a time" --sample-every 50
-// --sample-tokens 40 --eval-every 25, and the report of trainer eval on it.
-const RECORDED = "nano";
+const RECORDED = new URL("page/recorded/", BASE); // see replay.js
 const PATIENCE = 500; // ms between two drawings of what changes all the time
 
 export class Demo extends HTMLElement {
@@ -167,8 +165,7 @@ export class Demo extends HTMLElement {
     const { state } = this.flow;
     const gpu = navigator.gpu;
     const adapter = await gpu?.requestAdapter().catch(() => null);
-    const events = await readLog(new URL(`page/recorded/${RECORDED}.jsonl`, BASE)).catch(() => null);
-    const [report] = await readLog(new URL(`page/recorded/${RECORDED}.report.jsonl`, BASE)).catch(() => [null]);
+    const { events, report } = await readRecorded(RECORDED).catch(() => ({ events: null, report: null }));
     if (!this.views) return;
     if (events) this.recorded = recording(events, report);
     if (adapter) {
