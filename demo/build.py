@@ -114,12 +114,8 @@ def inputs_of(root: Path) -> dict[str, bytes]:
     inputs |= {f"wheel: {name}": path.read_bytes() for name, path in wheel.sources(root).items()}
     for name in ("build.py", "wheel.py", "zips.py", "bytecode.py", *bytecode.FILES):
         inputs[f"build: {name}"] = (root / "demo" / name).read_bytes()
-    figures = root / "demo" / "site"
-    for path in [
-        figures / "figures.py",
-        *(figures / "live").glob("*.py"),
-        *(figures / "live").glob("*/*.xz"),
-    ]:
+    site = root / "demo" / "site"
+    for path in [site / "figures.py", *(site / "live").rglob("*.py"), *(site / "live").rglob("*.xz")]:
         inputs[f"build: {path.relative_to(root).as_posix()}"] = path.read_bytes()
     return inputs
 

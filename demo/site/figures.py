@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from demo.site.live import compute, curves, gpt2_time, hour, tokenizer, recordings
+from demo.site.live import compute, curves, gpt2_time, hour, recordings, tokenizer
 from demo.site.live.frame import Figure
 from demo.site.live.markup import Markup, join, tag
 
