@@ -2,11 +2,11 @@
 
 /**
  * GPT-2's cut of text into words, numbers and marks, with the trainer's pinned Unicode classes (trainer/pretokenize.py).
- * @param {{letters: string, numbers: string, spaces: string}} classes  ranges of code points: "61-7a aa ..."
+ * @param {{letters: string[], numbers: string[], spaces: string[]}} classes  ranges of code points: "61-7a", "aa"
  */
 export function pattern({ letters, numbers, spaces }) {
   const [L, N, S] = [letters, numbers, spaces].map((ranges) =>
-    ranges.split(" ").map((range) => range.split("-").map((code) => `\\u{${code}}`).join("-")).join(""),
+    ranges.map((range) => range.split("-").map((code) => `\\u{${code}}`).join("-")).join(""),
   );
   return new RegExp(`'(?:s|t|re|ve|m|ll|d)| ?(?:[${L}]+|[${N}]+|[^${S}${L}${N}]+)|[${S}]+(?![^${S}])|[${S}]+`, "gu");
 }

@@ -35,7 +35,7 @@ def bundled() -> dict[str, Any]:
     """The vocabularies as bpe.js takes them: path in the bundle → data."""
     learned = Tokenizer.train((document.text for document in read_bundled()), VOCAB)
     books = {
-        "classes": {"letters": LETTERS, "numbers": NUMBERS, "spaces": WHITE_SPACE},
+        "classes": {"letters": LETTERS.split(), "numbers": NUMBERS.split(), "spaces": WHITE_SPACE.split()},
         "byte_ids": [FIRST_TOKENS.index(bytes([byte])) for byte in range(256)],
         "first": len(FIRST_TOKENS),
         "merges": [id for pair in learned.merges for id in pair],
