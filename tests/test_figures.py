@@ -392,7 +392,9 @@ def test_several_runs_share_the_axes_and_their_names_do_not_touch() -> None:
     runs = [made_up("short", 10, 1.0), made_up("long", 1000, 0.99)]
     chart = curves.chart(runs, "tokens")
     assert re.findall(r">(\d+(?: K)?)</text>", chart) == ["10", "100", "1 K", "10 K"]
-    places = {name: float(y) for y, name in re.findall(r'y="([\d.]+)%" dy=".35em">(short|long)<', chart)}
+    places = {
+        name: float(y) for y, name in re.findall(r'y="([\d.]+)%" dx=".4em" dy=".35em">(short|long)<', chart)
+    }
     assert abs(places["short"] - places["long"]) >= curves.APART - 0.01
     lines = [line.split() for line in re.findall(r'points="([^"]+)" class="live__training"', chart)]
     ends = [float(line[-1].split(",")[0]) for line in lines]

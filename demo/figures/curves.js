@@ -82,7 +82,7 @@ function chart(runs, axis) {
   }
   const ends = lines.map(([name, training, held]) => [name, yOf((held.length ? held : training).at(-1)[1])]);
   for (const [name, y] of spread(ends)) {
-    svg.append(make("text", { x: `${RIGHT + 1}%`, y: percent(y), dy: ".35em" }, name));
+    svg.append(make("text", { x: `${RIGHT + 1}%`, y: percent(y), dx: ".4em", dy: ".35em" }, name));
   }
   return svg;
 }

@@ -74,6 +74,7 @@ def draw(name: str, root: str, bundle: str, folder: Path) -> Markup:
                 class_="tb live",
                 aria_labelledby=title,
             ),
+            data_search_exclude=True,
         ),
         tag("script", "", type="module", src=f"{bundle}/figures/{name.replace('-', '_')}.js"),
     )

@@ -100,8 +100,10 @@ def _source(data: str) -> Markup:
 
 def _kernel(record: dict[str, Any]) -> str:
     kind = "naive" if record["variant"] == "matmul" else "tuned"
-    cores = record["machine"].split(", ")[1] if "llvmpipe" in record["device"] else ""
-    return f"{device_name(record['device'])}{f' ({cores})' if cores else ''}, {kind}"
+    name = device_name(record["device"])
+    if name == "llvmpipe":
+        name = f"Software GPU on {record['machine'].split(', ')[1]}"
+    return f"{name}, {kind}"
 
 
 def _bar(name: str, gflops: float | None, **attributes: Any) -> Markup:

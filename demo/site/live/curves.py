@@ -13,7 +13,7 @@ from typing import Any
 
 from demo.site.live import recordings
 from demo.site.live.frame import Figure
-from demo.site.live.markup import Markup, join, tag
+from demo.site.live.markup import Markup, join, row, tag
 from demo.site.live.numbers import duration, figure, power, short
 from demo.site.live.recordings import Recording
 from demo.site.live.records import device_name
@@ -83,7 +83,7 @@ def chart(runs: Sequence[Recording], axis: str = "steps") -> Markup:
         for x, y in held
     ]
     ends = spread([(name, y_of((held or training)[-1][1])) for name, training, held in lines])
-    names = [tag("text", name, x=f"{RIGHT + 1}%", y=f"{y:.2f}%", dy=".35em") for name, y in ends]
+    names = [tag("text", name, x=f"{RIGHT + 1}%", y=f"{y:.2f}%", dx=".4em", dy=".35em") for name, y in ends]
     return tag(
         "svg",
         *grid,
@@ -159,7 +159,7 @@ def _controls() -> Markup:
 
 def _body(bundle: Path) -> Markup:
     runs = recordings.all_runs()
-    titles = ("Parameters", "Steps", "Tokens", "Time", "FLOPs", "Bits a byte")
+    titles = ("Bits a byte", "Parameters", "Steps", "Tokens", "Time", "FLOPs")
     head = tag(
         "tr",
         tag("th", "Run", scope="col"),
@@ -182,20 +182,14 @@ def _body(bundle: Path) -> Markup:
 
 def _row(run: Recording) -> Markup:
     start, end = run.start, run.events[-1]
-    cells = (
+    return row(
+        run.name,
+        figure(run.bits_per_byte) if run.bits_per_byte else "–",
         short(start["parameters"]),
         f"{end['step']:,}",
         short(end["step"] * start["tokens_per_step"]),
         duration(end["seconds"]),
-    )
-    flops = tag("td", power(end["step"] * start["flops_per_step"]), class_="r")
-    bits = figure(run.bits_per_byte) if run.bits_per_byte else "–"
-    return tag(
-        "tr",
-        tag("th", run.name, scope="row"),
-        *(tag("td", cell, class_="r") for cell in cells),
-        flops,
-        tag("td", bits, class_="r"),
+        tag("td", power(end["step"] * start["flops_per_step"]), class_="r"),
         data_run=run.name,
     )
 

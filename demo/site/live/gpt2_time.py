@@ -30,7 +30,12 @@ def _controls() -> Markup:
         for m in models
     ]
     return join(
-        tag("fieldset", tag("legend", "Start from", class_="hidden"), *choices, class_="seg live__presets"),
+        tag(
+            "fieldset",
+            tag("legend", "Start from", class_="hidden"),
+            *choices,
+            class_="seg live__presets live__presets--long",
+        ),
         dial("parameters", "Parameters", "M", chosen["parameters"] / 1e6, 1, 1e4),
         dial("tokens", "Tokens", "B", chosen["tokens"] / 1e9, 1e-2, 1e3),
         dial("utilisation", "Utilisation", "%", 100 * utilisation(), 1, 100),

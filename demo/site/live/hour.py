@@ -32,10 +32,6 @@ def best_size(flops: float) -> float:
     return math.sqrt(flops / (OPERATIONS * CHINCHILLA))
 
 
-def _machines() -> list[Machine]:
-    return [machine for machine in machines() if machine.id != "a100"]
-
-
 def _controls() -> Markup:
     own = tag("option", OWN, value="own", disabled=True)
     options = [
@@ -46,7 +42,7 @@ def _controls() -> Markup:
             data_rate=f"{machine.rate(utilisation()):g}",
             selected=machine.id == "m1",
         )
-        for machine in _machines()
+        for machine in machines()
     ]
     return join(
         dial("minutes", "Time", "minutes", 60, 1, 10_080),
@@ -116,7 +112,7 @@ def _sentence(time: str, N: float) -> list[str]:
 
 def _samples(chosen: str) -> Markup:
     """What recorded runs of each preset wrote at their end; the nearest preset's is shown."""
-    texts = {run.preset: run.sample for run in recordings.all_runs()}
+    texts = {run.preset: run.sample for run in recordings.all_runs() if run.sample}
 
     def said(name: str) -> Markup:
         sample = texts.get(name)

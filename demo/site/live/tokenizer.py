@@ -100,7 +100,7 @@ def _controls() -> Markup:
         )
         for key, name in VOCABULARIES.items()
     ]
-    text = tag("textarea", EXAMPLE, rows="2", maxlength=MOST, spellcheck="false", disabled=True)
+    text = tag("textarea", EXAMPLE, rows="3", maxlength=MOST, spellcheck="false", disabled=True)
     return join(
         tag("label", tag("span", "Any text"), text, class_="field live__text"),
         tag("fieldset", tag("legend", "Vocabulary", class_="hidden"), *choices, class_="seg live__presets"),
