@@ -67,7 +67,7 @@ def measure(page: Page) -> dict[str, Any]:
     compute = page.locator("tabula-compute")
     compute.get_by_role("button").click()
     expect(compute.get_by_role("button")).to_have_text("Measuring")
-    expect(compute.get_by_role("button")).to_have_text("Measure again")
+    expect(compute.get_by_role("button")).to_have_text("Measure again", timeout=60_000)
     return page.evaluate("JSON.parse(localStorage.getItem('tabula.compute'))")
 
 

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 from ui_page import AXE, shot
 
 from demo.site import figures as markup
-from demo.site.live import curves, numbers, records
+from demo.site.live import compute, curves, numbers, records
 from demo.site.live.recordings import Recording
 from trainer.config import PRESETS
 from trainer.corpus import read_bundled
@@ -118,6 +118,31 @@ def test_compute_measures_what_a_click_asks_for(chromium: Browser, base: str) ->
         ), "nothing moves"
         page.reload(wait_until="networkidle")
         assert cells(page.locator('tabula-compute [data-row="tuned"]'))[-1] == numbers.figure(result["tuned"])
+
+
+def test_the_plans_for_a_gpu_run_and_agree(chromium: Browser, base: str) -> None:
+    """Under the name of those for a renderer, which is what this Chromium asks for."""
+    plans = compute.plans()
+    assert [plan["size"] for plan in plans["gpu"]] == [256, 512, 1024, 2048]
+    kernels = [k["kernel"] for plan in plans["gpu"] for k in plan["programs"]["pipelines"]]
+    assert {"matmul.multiply", "matmul_tiled.multiply"} <= set(kernels)
+    with figures(chromium, base) as page:
+        page.route("**/compute.json", lambda route: route.fulfill(json={"software": plans["gpu"][:1]}))
+        result = measure(page)
+        assert result["size"] == 256
+        assert result["tuned"] > 0.005
+        assert "problem" not in result
+
+
+def test_kernels_that_differ_are_not_timed(chromium: Browser, base: str) -> None:
+    plans = compute.plans()["software"][:1]
+    plans[0]["places"]["tuned"] = plans[0]["programs"]["groups"][0]["entries"][0][1:3]  # some other numbers
+    with figures(chromium, base) as page:
+        page.route("**/compute.json", lambda route: route.fulfill(json={"software": plans}))
+        result = measure(page)
+        assert result["problem"] == "this GPU's results differ between the two kernels"
+        assert "tuned" not in result
+        expect(page.locator("tabula-compute .live__source")).to_contain_text("No GPU: this GPU's results")
 
 
 def test_the_readers_own_rate_counts_in_the_other_figures(chromium: Browser, base: str) -> None:

@@ -60,8 +60,9 @@ async function gpuRates() {
 
 /** The plan of the largest size whose naive product is no longer than a submit may be. */
 async function chosen(gpu, plans) {
-  const open = async ({ size, places, plan }) => {
-    const replay = await gpu.compile(JSON.stringify(plan), () => {});
+  const open = async ({ size, places, buffers, programs }) => {
+    const replay = await gpu.allocate(JSON.stringify(buffers));
+    await replay.compile(JSON.stringify(programs), () => {});
     replay.run("fill naive tuned");
     await replay.finish();
     return { replay, size, places };

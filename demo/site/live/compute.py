@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from demo.device import flatten
+from demo.device import FlatPlan
 from demo.site.live.frame import Figure
 from demo.site.live.markup import Markup, join, link, row, tag
 from demo.site.live.numbers import figure
@@ -34,8 +34,8 @@ def share(gflops: float) -> float:
 
 
 def plans() -> dict[str, list[dict[str, Any]]]:
-    """For a GPU and for a software renderer, and for each size, the flat plan that gpu.js takes: `naive` and
-    `tuned` are programs of one product each, and where their results lie is under the same names.
+    """For a GPU and for a software renderer, and for each size, what gpu.js takes: buffers and flat programs.
+    `naive` and `tuned` are one product each, and `places` says in which buffer and where their results lie.
     """
     return {kind: [_plan(kind == "software", size) for size in sizes] for kind, sizes in SIZES.items()}
 
@@ -54,7 +54,8 @@ def _plan(software: bool, size: int) -> dict[str, Any]:
             matmul(plan, a, b, out, (size, size, size))
     plan.finish()
     places = {name: plan.place(out)[:2] for name, out in outs.items()}
-    return {"size": size, "places": places, "plan": flatten(plan)}
+    _, programs = FlatPlan(plan).adding(plan.programs)
+    return {"size": size, "places": places, "buffers": plan.buffers, "programs": programs}
 
 
 def _controls() -> Markup:
