@@ -227,7 +227,7 @@ def test_an_hour_buys_what_chinchillas_rule_says(chromium: Browser, base: str) -
         assert shown_size(page) == pytest.approx(math.sqrt(0.9e12 * 86_400 / 6 / 20), rel=0.01)
         expect(figure.locator('[data-part="sum"]')).to_contain_text("1 day: ")
         figure.get_by_label("Machine").select_option("h100")
-        rate = 0.4 * 989e12
+        rate = 0.4 * 990e12
         assert shown_size(page) == pytest.approx(math.sqrt(rate * 86_400 / 6 / 20), rel=0.01)
         for row in figure.locator("tbody tr").all():
             size, tokens, preset = cells(row)
