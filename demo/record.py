@@ -117,10 +117,10 @@ def _without_pauses(events: list[Event]) -> list[Event]:
 
 
 def _thinned(events: list[Event]) -> list[Event]:
-    """At most MOST_STEPS steps: every nth, counted from the last; and all that were skipped."""
+    """At most MOST_STEPS steps: every nth, counted from the last; and the first, and all that were skipped."""
     steps = [i for i, event in enumerate(events) if event["event"] == "step"]
     stride = -(-len(steps) // MOST_STEPS) or 1
-    wanted = set(steps[::-1][::stride])
+    wanted = {*steps[::-1][::stride], *steps[:1]}
     return [e for i, e in enumerate(events) if e["event"] != "step" or i in wanted or e["skipped"]]
 
 

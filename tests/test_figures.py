@@ -414,18 +414,43 @@ def made_up(name: str, steps: int, loss: float) -> Recording:
 
 
 def test_several_runs_share_the_axes_and_their_names_do_not_touch() -> None:
-    runs = [made_up("short", 10, 1.0), made_up("long", 1000, 0.99)]
+    runs = [made_up("short", 10, 1.0), made_up("long", 1000, 0.99), made_up("twin", 900, 0.99)]
     chart = curves.chart(runs, "tokens")
     assert re.findall(r">(\d+(?: K)?)</text>", chart) == ["10", "100", "1 K", "10 K"]
-    places = {
-        name: float(y) for y, name in re.findall(r'y="([\d.]+)%" dx=".4em" dy=".35em">(short|long)<', chart)
-    }
-    assert abs(places["short"] - places["long"]) >= curves.APART - 0.01
-    lines = [line.split() for line in re.findall(r'points="([^"]+)" class="live__training"', chart)]
-    ends = [float(line[-1].split(",")[0]) for line in lines]
+    found = re.findall(r'<text x="([\d.]+)%" y="([\d.]+)%" dx=".6em" dy=".35em">(\w+)<', chart)
+    ends = {name: (float(x), float(y)) for x, y, name in found}
     span = curves.RIGHT - curves.LEFT
-    assert ends == pytest.approx([curves.LEFT + span / 3, curves.RIGHT], abs=0.02), "1 decade of 3, and all"
+    assert ends["short"][0] == pytest.approx(curves.LEFT + span / 3, abs=0.01), "1 decade of 3"
+    assert ends["long"][0] == pytest.approx(curves.RIGHT, abs=0.01)
+    assert abs(ends["long"][1] - ends["twin"][1]) == pytest.approx(curves.APART, abs=0.01)
+    assert abs(ends["long"][1] - ends["short"][1]) < curves.APART, "far from the others: beside its line"
+    lines = [line.split() for line in re.findall(r'points="([^"]+)" class="live__training"', chart)]
+    assert [float(line[-1].split(",")[0]) for line in lines] == [ends[name][0] for name in names_of(runs)]
     assert "polyline" not in curves.chart([])
+
+
+def test_the_page_draws_several_runs_as_the_build_does(chromium: Browser, base: str) -> None:
+    runs = [made_up("short", 10, 1.0), made_up("long", 1000, 0.99), made_up("twin", 900, 0.99)]
+    box = "(box, name) => { const copy = box.cloneNode(true); const input = copy.querySelector('input');"
+    box += " input.value = name; input.onchange = box.querySelector('input').onchange; box.after(copy); }"
+    with figures(chromium, base) as page:
+        page.route("**/curves.json", lambda route: route.fulfill(json=curves.bundled(runs)))
+        for name in names_of(runs):
+            page.locator("tabula-curves .live__ticks label").first.evaluate(box, name)
+        page.locator("tabula-curves").get_by_role("radio", name="FLOPs").check()
+        expect(page.locator("tabula-curves polyline")).to_have_count(6)
+        there = drawn(page)
+        page.locator('tabula-curves [data-part="chart"]').evaluate(
+            "(place, chart) => { place.innerHTML = chart; }", str(curves.chart(runs, "flops"))
+        )
+        here = drawn(page)
+    assert there["texts"] == here["texts"]
+    for ours, theirs in zip(there["lines"], here["lines"], strict=True):
+        assert ours == pytest.approx(theirs, abs=0.011)
+
+
+def names_of(runs: list[Recording]) -> list[str]:
+    return [run.name for run in runs]
 
 
 # ---------------------------------------------------------------- numbers, looks

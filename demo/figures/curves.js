@@ -4,7 +4,7 @@ import { duration } from "./numbers.js";
 
 const DATA = new URL("curves.json", import.meta.url);
 const SVG = "http://www.w3.org/2000/svg";
-const LEFT = 9, RIGHT = 86, TOP = 4, BOTTOM = 88, APART = 7, Y_STEP = 0.5; // as in demo/site/live/curves.py
+const LEFT = 9, RIGHT = 86, TOP = 4, BOTTOM = 88, APART = 7, WIDE = 14, Y_STEP = 0.5; // as in demo/site/live/curves.py
 const CLOCK = [1, 10, 60, 600, 3600, 36000, 86400, 864000];
 
 class Curves extends HTMLElement {
@@ -80,9 +80,12 @@ function chart(runs, axis) {
   for (const [x, y] of lines.flatMap(([, , held]) => held)) {
     svg.append(make("circle", { cx: percent(xOf(x)), cy: percent(yOf(y)), r: "3.5" }));
   }
-  const ends = lines.map(([name, training, held]) => [name, yOf((held.length ? held : training).at(-1)[1])]);
-  for (const [name, y] of spread(ends)) {
-    svg.append(make("text", { x: `${RIGHT + 1}%`, y: percent(y), dx: ".4em", dy: ".35em" }, name));
+  const ends = lines.map(([name, training, held]) => {
+    const [x, y] = (held.length ? held : training).at(-1);
+    return [name, xOf(x), yOf(y)];
+  });
+  for (const [name, x, y] of spread(ends)) {
+    svg.append(make("text", { x: percent(x), y: percent(y), dx: ".6em", dy: ".35em" }, name));
   }
   return svg;
 }
@@ -102,11 +105,14 @@ const plainly = (exponent) => `${10 ** (exponent % 3)}${["", " K", " M", " B", "
 
 const superscript = (n) => [...String(n)].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("");
 
-/** Names and their heights, moved down where two would touch. */
+/** Names and where their lines end, moved down where two names would touch. */
 function spread(ends) {
   const placed = [];
-  for (const [name, y] of ends.toSorted((a, b) => a[1] - b[1])) {
-    placed.push([name, placed.length ? Math.max(y, placed.at(-1)[1] + APART) : y]);
+  for (let [name, x, y] of ends.toSorted((a, b) => a[2] - b[2])) {
+    for (const [, otherX, otherY] of placed) {
+      if (Math.abs(x - otherX) < WIDE) y = Math.max(y, otherY + APART);
+    }
+    placed.push([name, x, y]);
   }
   return placed;
 }

@@ -19,7 +19,7 @@ from demo.site.live.recordings import Recording
 from demo.site.live.records import device_name
 
 LEFT, RIGHT, TOP, BOTTOM = 9, 86, 4, 88  # where the axes begin and end, in percent
-APART = 7  # percent between the names of two lines at least
+APART, WIDE = 7, 14  # percent: the height of a line's name with its space, and what its width may be
 Y_STEP = 0.5  # bits per byte between two lines of the grid
 AXES = {"steps": "Steps", "tokens": "Tokens", "time": "Time", "flops": "FLOPs"}
 CLOCK = (1, 10, 60, 600, 3600, 36_000, 86_400, 864_000)  # seconds that the axis of time marks
@@ -82,8 +82,9 @@ def chart(runs: Sequence[Recording], axis: str = "steps") -> Markup:
         for _, _, held in lines
         for x, y in held
     ]
-    ends = spread([(name, y_of((held or training)[-1][1])) for name, training, held in lines])
-    names = [tag("text", name, x=f"{RIGHT + 1}%", y=f"{y:.2f}%", dx=".4em", dy=".35em") for name, y in ends]
+    lasts = [(name, *(held or training)[-1]) for name, training, held in lines]
+    ends = spread([(name, x_of(x), y_of(y)) for name, x, y in lasts])
+    names = [tag("text", name, x=f"{x:.2f}%", y=f"{y:.2f}%", dx=".6em", dy=".35em") for name, x, y in ends]
     return tag(
         "svg",
         *grid,
@@ -106,11 +107,14 @@ def ticks(axis: str, low: float, high: float) -> Sequence[tuple[float, str]]:
     return [(10**e, _power(e) if axis == "flops" else _plain(e)) for e in chosen]
 
 
-def spread(ends: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Names and their heights, moved down where two would touch."""
-    placed: list[tuple[str, float]] = []
-    for name, y in sorted(ends, key=lambda end: end[1]):
-        placed.append((name, max(y, placed[-1][1] + APART) if placed else y))
+def spread(ends: list[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
+    """Names and where their lines end, moved down where two names would touch."""
+    placed: list[tuple[str, float, float]] = []
+    for name, x, y in sorted(ends, key=lambda end: end[2]):
+        for _, other_x, other_y in placed:
+            if abs(x - other_x) < WIDE:
+                y = max(y, other_y + APART)
+        placed.append((name, x, y))
     return placed
 
 
