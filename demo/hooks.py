@@ -24,7 +24,7 @@ MARK = "<!-- demo/page/demo.html -->"  # in docs/demo.md
 STYLES = ("page/vendor/uplot.css", "page/demo.css")
 SCRIPT = "page/demo.js"
 
-_state = {"command": "build", "version": ""}
+_state = {"command": "build", "version": "", "bundle": ""}
 
 
 def on_startup(command: Literal["build", "gh-deploy", "serve"], dirty: bool) -> None:
@@ -37,7 +37,7 @@ def on_pre_build(config: MkDocsConfig) -> None:
         folder = build.bundle_folder()
     except TrainerError as error:
         raise PluginError(str(error)) from None
-    _state["version"] = folder.name
+    _state.update(version=folder.name, bundle=str(folder))
     config.extra_css.extend(f"{PLACE}/{folder.name}/{name}" for name in STYLES if (folder / name).is_file())
 
 
@@ -55,7 +55,7 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     up = posixpath.relpath(".", page.url or ".")
     bundle = f"{up}/{PLACE}/{_state['version']}"
     try:
-        content = figures.fill(content, up, bundle, build.bundle_folder())
+        content = figures.fill(content, up, bundle, Path(_state["bundle"]))
     except figures.UnknownFigure as error:
         raise PluginError(f"{page.file.src_uri}: {error}") from None
     if MARK not in content:

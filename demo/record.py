@@ -117,7 +117,7 @@ def _without_pauses(events: list[Event]) -> list[Event]:
 
 
 def _thinned(events: list[Event]) -> list[Event]:
-    """At most MOST_STEPS steps: every nth, counted from the last; and the first, and all that were skipped."""
+    """Every nth step from the last back, MOST_STEPS at most; and the first, and all that were skipped."""
     steps = [i for i, event in enumerate(events) if event["event"] == "step"]
     stride = -(-len(steps) // MOST_STEPS) or 1
     wanted = {*steps[::-1][::stride], *steps[:1]}

@@ -29,8 +29,8 @@ class Compute extends HTMLElement {
     this.worker = new Worker(new URL("compute.worker.js", PLACE), { type: "module" });
     this.worker.onmessage = ({ data: { done, ...part } }) => {
       Object.assign(result, part);
-      this.show(result);
       if (done) this.end(result);
+      else this.show(result);
     };
     this.worker.onerror = (event) => {
       this.end({ ...result, problem: event.message || "the measurement could not be loaded" });
@@ -41,6 +41,7 @@ class Compute extends HTMLElement {
   end(result) {
     this.worker?.terminate();
     this.worker = null;
+    if (result.problem) result = { cpu: result.cpu, date: result.date, problem: result.problem };
     this.show(result);
     this.querySelector('[data-part="status"]').textContent = summary(result);
     if (result.cpu) keepMeasured(result);
@@ -58,9 +59,9 @@ class Compute extends HTMLElement {
   }
 }
 
-function source({ cpu, tuned, device, size, date, problem }) {
+function source({ cpu, synced, device, size, date, problem }) {
   if (problem) return `Measured here: one CPU thread${cpu ? `, ${date}` : ""}. No GPU: ${problem}. `;
-  if (!tuned) return "Measuring. ";
+  if (!synced) return "Measuring. ";
   return `Blue: measured here, ${date}: ${device}, f32, ${size} × ${size}. `;
 }
 
