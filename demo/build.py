@@ -5,7 +5,8 @@
     manifest.json           version, what boots Python, the books, and each file's size and SHA-256
     pyodide/                Pyodide's core from npm, its lock trimmed to our wheel, and that wheel; what the
                             page imports of the standard library and of the wheel is bytecode
-    *.js, page/             the worker and the page, as in demo/
+    *.js, page/, figures/   the worker, the page and the post's live figures, as in demo/; and what those
+                            figures read, as demo/site/live/ makes it
     page/vendor/            uPlot, from npm
     books/                  the bundled books, fetched on demand
     NOTICES.txt             and LICENSE: whose work this is, and under which licence
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import bytecode, wheel
+from demo.site import figures
 from trainer.errors import TrainerError
 from trainer.gutenberg import manifest as gutenberg_manifest
 
@@ -68,6 +70,7 @@ def bundle_folder(root: Path = ROOT) -> Path:
 def collect(root: Path = ROOT) -> dict[str, bytes]:
     """The whole bundle: path → content, the manifest last. Raises bytecode.CompileError."""
     files = {name: path.read_bytes() for name, path in _copied(root).items()}
+    files |= figures.bundled()
     python = {name: path.read_bytes() for name, path in wheel.sources(root).items()}
     modules = {name: body for name, body in python.items() if name.endswith(".py")}
     compiled = bytecode.compile_page(root, modules)
@@ -111,6 +114,9 @@ def inputs_of(root: Path) -> dict[str, bytes]:
     inputs |= {f"wheel: {name}": path.read_bytes() for name, path in wheel.sources(root).items()}
     for name in ("build.py", "wheel.py", "zips.py", "bytecode.py", *bytecode.FILES):
         inputs[f"build: {name}"] = (root / "demo" / name).read_bytes()
+    site = root / "demo" / "site"
+    for path in [site / "figures.py", *(site / "live").rglob("*.py"), *(site / "live").rglob("*.xz")]:
+        inputs[f"build: {path.relative_to(root).as_posix()}"] = path.read_bytes()
     return inputs
 
 
@@ -123,7 +129,8 @@ def _copied(root: Path) -> dict[str, Path]:
     found["page/vendor/uplot.LICENSE.txt"] = npm / "uplot" / "LICENSE"
     found["NOTICES.txt"] = demo / "NOTICES.txt"
     found["LICENSE"] = root / "LICENSE"
-    for path in [*demo.glob("*"), *(demo / "page").rglob("*")]:
+    found["figures/tokenizer-gpt2.LICENSE.txt"] = demo / "site" / "live" / "gpt2" / "LICENSE"
+    for path in [*demo.glob("*"), *(demo / "page").rglob("*"), *(demo / "figures").iterdir()]:
         if path.suffix in PAGE_FILES:
             found[path.relative_to(demo).as_posix()] = path
     for book in gutenberg_manifest().values():

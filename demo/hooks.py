@@ -15,6 +15,7 @@ from mkdocs.structure.pages import Page
 
 from demo import build
 from demo.policy import inline_scripts, policy, with_policy
+from demo.site import figures
 from trainer.errors import TrainerError
 
 PLACE = "assets/tabula"  # of the bundle in the site; a folder of its version lies there
@@ -23,7 +24,7 @@ MARK = "<!-- demo/page/demo.html -->"  # in docs/demo.md
 STYLES = ("page/vendor/uplot.css", "page/demo.css")
 SCRIPT = "page/demo.js"
 
-_state = {"command": "build", "version": ""}
+_state = {"command": "build", "version": "", "bundle": ""}
 
 
 def on_startup(command: Literal["build", "gh-deploy", "serve"], dirty: bool) -> None:
@@ -36,7 +37,7 @@ def on_pre_build(config: MkDocsConfig) -> None:
         folder = build.bundle_folder()
     except TrainerError as error:
         raise PluginError(str(error)) from None
-    _state["version"] = folder.name
+    _state.update(version=folder.name, bundle=str(folder))
     config.extra_css.extend(f"{PLACE}/{folder.name}/{name}" for name in STYLES if (folder / name).is_file())
 
 
@@ -50,12 +51,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Puts the demo's markup where its page names it, behind the module that brings it to life."""
+    """Puts live figures and the demo's markup where a page names them, each with its module."""
+    up = posixpath.relpath(".", page.url or ".")
+    bundle = f"{up}/{PLACE}/{_state['version']}"
+    try:
+        content = figures.fill(content, up, bundle, Path(_state["bundle"]))
+    except figures.UnknownFigure as error:
+        raise PluginError(f"{page.file.src_uri}: {error}") from None
     if MARK not in content:
         return content
-    up = posixpath.relpath(".", page.url or ".")
-    address = f"{up}/{PLACE}/{_state['version']}/{SCRIPT}"
-    script = f'<script type="module" src="{address}"></script>'
+    script = f'<script type="module" src="{bundle}/{SCRIPT}"></script>'
     # Instant navigation assigns to each [href], which throws on SVG's <use>; its older name is safe.
     markup = MARKUP.read_text(encoding="utf-8").replace("<use href=", "<use xlink:href=")
     return content.replace(MARK, f"{markup}\n{script}")

@@ -25,6 +25,7 @@ BUILD_TIME = {
     "bytecode_inside.py",
     "hooks.py",
     "policy.py",
+    "record.py",
     "wheel.py",
     "zips.py",
 }

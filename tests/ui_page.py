@@ -4,6 +4,7 @@ recorded run. As a plugin: pytest_plugins = ("browser", "ui_page").
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,8 @@ import material
 import pytest
 from browser import WatchedPage, serve, watched
 from playwright.sync_api import Browser, Page, expect
+
+from demo.site.live import recordings
 
 ROOT = Path(__file__).parent.parent
 PAGES = Path(__file__).parent / "pages" / "ui"
@@ -34,6 +37,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         text = next(styles.glob(pattern)).read_text(encoding="utf-8")
         (folder / name).write_text(re.sub(r"/\*# sourceMappingURL.*?\*/", "", text), encoding="utf-8")
     shutil.copytree(ROOT / "demo" / "page", folder / "bundle" / "page")
+    index = json.dumps(recordings.index(recordings.all_runs()))
+    (folder / "bundle" / recordings.INDEX).write_text(index, encoding="utf-8")
     shutil.copy(ROOT / "demo" / "protocol.js", folder / "bundle")
     vendor = folder / "bundle" / "page" / "vendor"
     vendor.mkdir()

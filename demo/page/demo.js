@@ -6,7 +6,7 @@ import { keep, Parts } from "./dom.js";
 import { Flow } from "./flow.js";
 import { figure, shortDevice } from "./format.js";
 import { MODEL_FIELDS, PRESETS } from "./presets.js";
-import { readLog, Replay } from "./replay.js";
+import { readRecorded, Replay } from "./replay.js";
 import { mountSheets } from "./sheets.js";
 import { initial, reduce } from "./state.js";
 import { mountData } from "./view_data.js";
@@ -18,9 +18,7 @@ import { mountTokens } from "./view_tokens.js";
 import { mountTrain } from "./view_train.js";
 
 const BASE = new URL("..", import.meta.url); // the bundle
-// The recorded run: trainer train --preset nano --sample-prompt "Once upon a time" --sample-every 50
-// --sample-tokens 40 --eval-every 25, and the report of trainer eval on it.
-const RECORDED = "nano";
+const RECORDED = new URL("page/recorded/", BASE); // see replay.js
 const PATIENCE = 500; // ms between two drawings of what changes all the time
 
 export class Demo extends HTMLElement {
@@ -173,7 +171,8 @@ export class Demo extends HTMLElement {
 
   /** Asks for an adapter; without one, the recorded run plays. Neither answer waits for the recording's files. */
   async prepare() {
-    const recorded = this.readRecording();
+    // Where its files do not come, only its curve is missing.
+    const recorded = readRecorded(RECORDED).catch(() => ({ events: null, report: null }));
     const { state } = this.flow;
     const gpu = navigator.gpu;
     const adapter = await gpu?.requestAdapter().catch(() => null);
@@ -193,13 +192,6 @@ export class Demo extends HTMLElement {
       this.flow.play(new Replay(events, (event) => this.flow.receive(event)), this.recorded.unigram);
     }
     this.update();
-  }
-
-  /** The recorded run and its report; null where a file does not come, which only leaves its curve out. */
-  async readRecording() {
-    const file = (name) => readLog(new URL(`page/recorded/${RECORDED}${name}`, BASE)).catch(() => null);
-    const [events, reports] = await Promise.all([file(".jsonl"), file(".report.jsonl")]);
-    return { events, report: reports?.[0] ?? null };
   }
 
   /** Settings that came with a link. */

@@ -1,11 +1,25 @@
-// A recorded run, which `trainer train` wrote: it plays through the same reducer as a run of this device.
+// A recorded run, which `python -m demo.record` made: it plays through the same reducer as a run of this device.
 const LENGTH = 40; // seconds that a whole run plays
 
-/** @returns {Promise<Object<string, any>[]>} the events of a log, a line each */
-export async function readLog(url) {
+/**
+ * The smallest recorded run, the first of the index that the build makes.
+ * @param {URL} place  the folder of the recordings
+ * @returns {Promise<{events: Object<string, any>[], report: Object<string, any> | null}>}
+ */
+export async function readRecorded(place) {
+  const [{ file, report }] = await (await read(new URL("index.json", place))).json();
+  const [events, reports] = await Promise.all([lines(new URL(file, place)), report && lines(new URL(report, place))]);
+  return { events, report: reports?.[0] ?? null };
+}
+
+async function lines(url) {
+  return (await (await read(url)).text()).trim().split("\n").map((line) => JSON.parse(line));
+}
+
+async function read(url) {
   const answer = await fetch(url);
   if (!answer.ok) throw new Error(`${url} is missing (${answer.status})`);
-  return (await answer.text()).trim().split("\n").map((line) => JSON.parse(line));
+  return answer;
 }
 
 export class Replay {

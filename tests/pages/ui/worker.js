@@ -3,6 +3,7 @@
 const query = new URL(import.meta.url).searchParams;
 const LOG = new URL("bundle/page/recorded/nano.jsonl", import.meta.url);
 const REPORT = new URL("bundle/page/recorded/nano.report.jsonl", import.meta.url);
+const SAVE_EVERY = 100; // steps; a recording has no saves of its own
 const PACE = Number(query.get("pace") ?? 0); // ms for ten steps
 const TITLE = query.get("title") ?? "Treasure Island";
 const DOCUMENTS = [
@@ -122,8 +123,9 @@ async function play(first = null) {
   at = Math.max(at, 1);
   while (state === "training" && at < log.length) {
     const event = log[at++];
-    if (event.event === "saved" && troubled && query.get("trouble") === "quota") continue;
     post(event.event === "sample" && TITLE.startsWith("<") ? { ...event, text: TITLE } : event);
+    const full = troubled && query.get("trouble") === "quota";
+    if (event.event === "step" && event.step % SAVE_EVERY === 0 && !full) post({ event: "saved", step: event.step, path: "" });
     if (event.event === "step" && event.step % 10 === 0) await sleep(PACE);
     if (event.step === 150 && event.event === "step" && query.has("trouble") && !troubled) trouble();
   }

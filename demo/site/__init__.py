@@ -1,0 +1,1 @@
+"""What the site's pages get at build time beside their Markdown. Not part of the wheel."""
