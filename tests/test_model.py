@@ -236,6 +236,7 @@ async def decoded(runtime: Runtime, prompt: Sequence[int]) -> tuple[list[int], l
     """The same, but the cache is filled by decoding the prompt."""
     executable, sampler = runtime.executable, runtime.model.sampler
     assert sampler is not None
+    await executable.compile(["decode"])
     for position in range(len(prompt)):
         await point(runtime, prompt, position)  # again for each: decoding writes its own choice behind it
         executable.run(["decode"])
@@ -293,6 +294,7 @@ async def check_logits(name: str) -> None:
     runtime = await start(name, generate=True)
     sampler = runtime.model.sampler
     assert sampler is not None
+    await runtime.executable.compile(["decode"])
     for window, expected in zip(ORACLE["windows"], oracle()["logits"], strict=True):
         for position, of_position in enumerate(expected):
             await point(runtime, window, position)
