@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from trainer import __version__
 from trainer.cli.options import Parser
@@ -85,11 +86,17 @@ def _run(argv: list[str]) -> int:
     if name not in COMMANDS:
         parser.parse_args(argv)  # --help, --version or an error
         raise ConfigError("no command given", f"choose one of {', '.join(COMMANDS)}; see trainer --help")
+    parser, command = parser_of(name)
+    return asyncio.run(command.main(parser.parse_args(argv[1:])))
+
+
+def parser_of(name: str) -> tuple[Parser, ModuleType]:
+    """The parser of a command's arguments, and its module; `name` is one of COMMANDS."""
     module, purpose = COMMANDS[name]
     command = importlib.import_module(module)
     parser = Parser(f"trainer {name}", description=f"{purpose[0].upper()}{purpose[1:]}.")
     command.add_arguments(parser)
-    return asyncio.run(command.main(parser.parse_args(argv[1:])))
+    return parser, command
 
 
 def _failed(message: str, code: int) -> int:
