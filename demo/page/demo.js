@@ -8,7 +8,7 @@ import { figure, shortDevice } from "./format.js";
 import { MODEL_FIELDS, PRESETS } from "./presets.js";
 import { readRecorded, Replay } from "./replay.js";
 import { mountSheets } from "./sheets.js";
-import { initial, reduce } from "./state.js";
+import { initial, reduce, STAGES } from "./state.js";
 import { mountData } from "./view_data.js";
 import { mountEval } from "./view_eval.js";
 import { mountInfer } from "./view_infer.js";
@@ -184,6 +184,10 @@ export class Demo extends HTMLElement {
       this.flow.refuse(gpu ? "adapter" : "webgpu");
     }
     this.update();
+    if (location.hash === "#start" && adapter && !state.offer) {
+      history.replaceState(history.state, "", location.pathname + location.search); // a reload starts nothing
+      this.do("start");
+    }
     const { events, report } = await recorded;
     if (!this.views || !events) return;
     this.recorded = recording(events, report);
@@ -194,8 +198,10 @@ export class Demo extends HTMLElement {
     this.update();
   }
 
-  /** Settings that came with a link. */
+  /** What a link brings: a stage to open, #data, or settings. (#start waits for the device.) */
   readLink() {
+    const stage = location.hash.slice(1);
+    if (STAGES.includes(stage)) this.open(stage);
     const given = new URLSearchParams(location.hash.slice(1)).get("settings");
     if (!given) return;
     try {
