@@ -1,0 +1,124 @@
+"""The page of benchmarks: a table with bars for each file of measurements and each machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import groupby
+
+from demo.site.data import PROVENANCE, Record, is_label, measurements, short
+
+TITLES = {
+    "kernels": "Kernels",
+    "train_steps": "Training steps",
+    "tokenizer": "Tokenizer",
+    "page": "The page",
+    "recorded_run": "The recorded run",
+}
+HEADS = {
+    "ms": "Time",
+    "ms_per_step": "A step",
+    "tflops": "Rate",
+    "tokens_per_s": "Tokens",
+    "python_share": "Python's share",
+    "device_memory_bytes": "On the device",
+    "peak_memory_bytes": "In the process",
+    "estimated_memory_bytes": "Estimated",
+    "train_s": "Training",
+    "encode_s": "Encoding",
+    "bytes_per_token": "Text",
+    "impl": "By",
+    "zlib_bits_per_byte": "zlib",
+    "unigram_bits_per_byte": "Frequencies only",
+    "uniform_bits_per_byte": "Knowing nothing",
+    "bits_per_byte": "The model",
+}
+RATES = ("tflops", "gflops", "gb_per_s", "tokens_per_s")  # the first that a table has is drawn as bars
+
+
+def page() -> str:
+    """HTML of all measurements, with headings in Markdown so that they reach the table of contents."""
+    parts = []
+    for file, records in groupby(measurements(), key=lambda record: record.file):
+        parts.append(f"## {TITLES.get(file, file.replace('_', ' ').capitalize())}")
+        by_device: dict[str, list[Record]] = {}
+        for record in records:
+            by_device.setdefault(record.device, []).append(record)
+        for device, group in sorted(by_device.items()):
+            parts += [f"### {device} {{ #{file}-{_slug(device)} }}", table(group)]
+    return "\n\n".join(parts)
+
+
+def table(records: Sequence[Record]) -> str:
+    """One machine's records of a file, and below them where they come from."""
+    names = dict.fromkeys(name for record in records for name in record.values)
+    rate = next((name for name in RATES if name in names), None)
+    first = ("workload", "name", "variant", rate)  # what a narrow screen should show
+    fields = [name for name in (*first, *names) if name in names and name not in (*PROVENANCE, "unit")]
+    fields = list(dict.fromkeys(fields))
+    largest = max((r.number(rate) for r in records if rate and rate in r.values), default=0)
+    head = "".join(_head(name, records) for name in fields)
+    head += '<th scope="col">Compared</th>' if largest else ""
+    rows = "".join(_row(record, fields, rate if largest else None, largest) for record in records)
+    label = escape(f"Measurements on {records[0].device}")
+    return (
+        f'<div class="tb-scroll" tabindex="0" role="region" aria-label="{label}"><table class="tb-table">'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{_origins(records)}"
+    )
+
+
+def bar(share: float, impl: str = "tabula") -> str:
+    """A bar as long as `share` (0 to 1) of its cell; grey for what is not ours."""
+    kind = "ours" if impl == "tabula" else "other"
+    return (
+        '<svg class="tb-bar" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect class="tb-bar__{kind}" width="{max(0.4, 100 * share):.4g}" height="4"/></svg>'
+    )
+
+
+def _row(record: Record, fields: Iterable[str], rate: str | None, largest: float) -> str:
+    cells = []
+    for field in fields:
+        value = record.values.get(field)
+        if value is None:
+            cells.append("<td>–</td>")
+        elif isinstance(value, str):
+            text = value.replace("_", " ") if field == "name" else value
+            cells.append(f"<td>{escape(text)}</td>")
+        else:
+            shown = f"{value:,}" if is_label(value, field) else record.shown(field)
+            cells.append(f'<td class="tb-r">{escape(shown)}</td>')
+    if rate:
+        share = record.number(rate) / largest if rate in record.values else 0
+        cells.append(f'<td class="tb-bars">{bar(share, str(record.values.get("impl", "tabula")))}</td>')
+    return f'<tr id="{record.anchor}" title="{escape(record.origin)}">{"".join(cells)}</tr>'
+
+
+def _origins(records: Sequence[Record]) -> str:
+    """Machine, date, commit and command of each measurement above, those that share them once."""
+    made = dict.fromkeys(
+        (
+            *(str(r.values.get(name)) for name in ("machine", "driver", "date") if r.values.get(name)),
+            str(r.values.get("commit")),
+            str(r.values.get("command")),
+        )
+        for r in records
+    )
+    items = "".join(
+        f"<li>{escape(', '.join(about))}, commit <code>{escape(short(commit))}</code>: "
+        f"<code>{escape(command)}</code></li>"
+        for *about, commit, command in made
+    )
+    return f'<ul class="tb-origins">{items}</ul>'
+
+
+def _head(field: str, records: Iterable[Record]) -> str:
+    """A column's head, above its numbers at the right or above its words at the left."""
+    words = any(isinstance(record.values.get(field), str) for record in records)
+    text = HEADS.get(field, field.replace("_", " ").capitalize())
+    side = "" if words else ' class="tb-r"'
+    return f'<th scope="col"{side}>{escape(text)}</th>'
+
+
+def _slug(text: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())

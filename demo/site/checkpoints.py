@@ -1,0 +1,60 @@
+"""The page of checkpoints, from docs/checkpoints/index.json: a list with, for each,
+
+name, title     "gpt2-fineweb", "GPT-2 124M on FineWeb"
+parameters      a whole number
+config          the fields of trainer.config.ModelConfig
+trained         tokens, steps, seconds, device
+scores          name → number
+files           name (in docs/checkpoints/<name>/, or an address), bytes, sha256
+samples         prompt, text
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from demo.site.quantities import quantity
+
+MANIFEST = Path(__file__).resolve().parents[2] / "docs" / "checkpoints" / "index.json"
+NONE = (
+    "None is shipped yet. Whatever you train, here or on the command line, is a checkpoint of the same kind."
+)
+
+
+def page(manifest: Path = MANIFEST) -> str:
+    """Markdown of all checkpoints that are shipped, or that none is."""
+    if not manifest.exists():
+        return NONE
+    return "\n\n".join(_checkpoint(entry) for entry in json.loads(manifest.read_text(encoding="utf-8")))
+
+
+def _checkpoint(entry: Mapping[str, Any]) -> str:
+    trained, name = entry["trained"], entry["name"]
+    about = [
+        ("Parameters", f"{entry['parameters']:,}"),
+        ("Model", ", ".join(f"{key} {value:,}" for key, value in entry["config"].items())),
+        (
+            "Trained",
+            f"{quantity(trained['tokens'], 'tokens')} in {trained['steps']:,} steps, "
+            f"{quantity(trained['seconds'], 's')} on {trained['device']}",
+        ),
+        *((key.replace("_", " ").capitalize(), f"{value:,}") for key, value in entry["scores"].items()),
+    ]
+    rows = ["| what | value |", "|---|---|"]
+    rows += [f"| {escape(key)} | {escape(value)} |" for key, value in about]
+    files = ["| file | size | SHA-256 |", "|---|---:|---|"]
+    for file in entry["files"]:
+        address = file["name"] if "://" in file["name"] else f"{name}/{file['name']}"
+        link = f'<a href="{escape(address)}">{escape(file["name"].rpartition("/")[2])}</a>'
+        files.append(f"| {link} | {quantity(file['bytes'], 'B')} | `{file['sha256']}` |")
+    samples = [
+        f'<blockquote class="tb-sample"><b>{escape(sample["prompt"])}</b>{escape(sample["text"])}'
+        "</blockquote>"
+        for sample in entry["samples"]
+    ]
+    title = f"## {entry['title']} {{ #{name} }}"
+    return "\n\n".join([title, "\n".join(rows), "\n".join(files), *samples])
