@@ -7,7 +7,7 @@ RUN := $(VENV)/$(BIN)
 NANO := runs/nano
 PORT := 8000
 
-.PHONY: help serve site nano bench-page test check format oracles clean
+.PHONY: help serve site nano screenshot bench-page test check format oracles clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,6 +42,9 @@ nano: $(VENV)/ready ## train the smallest model on the bundled books (or go on w
 	fi
 	@printf '\nOnce upon a time'
 	@$(RUN)/trainer sample $(NANO) --prompt "Once upon a time"
+
+screenshot: site ## take the README's picture anew: a run in the page
+	$(RUN)/python -m demo.site.screenshot
 
 bench-page: site ## measure how fast the page is, and keep the figures
 	$(RUN)/python -m demo.bench --out docs/data/page.json
