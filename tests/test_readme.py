@@ -1,4 +1,4 @@
-"""What README.md, CONTRIBUTING.md and docs/design.md say: commands run, snippets run, paths exist."""
+"""What README.md, CONTRIBUTING.md and the site's pages say: commands run, snippets run, paths exist."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from documents import ROOT, TRANSFORMERS, blocks
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/design.md")
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 STORY = "The sea was calm, and the old ship came home with the wind. 'Hello,' said the girl on the hill.\n"
 (TREE,) = (block.splitlines() for block in blocks("README.md", "text") if block.startswith("trainer/"))
 UNLISTED = {"__init__.py", "__main__.py"}
@@ -30,6 +31,10 @@ def small(line: str) -> str:
             return f"(cd {shlex.quote(str(ROOT))} && {pytest_command})"
         case ["trainer", "train", "--resume", run, "--steps", _]:
             return shlex.join(["trainer", "train", "--resume", run, "--steps", "6"])
+        case ["trainer", "train", "--from", *_]:  # keeps the tokenizer
+            return f"{line} --steps 5 --warmup 1 --eval-batches 1 --sample-tokens 4"
+        case ["trainer", "bench", *_]:
+            return f"{line} --size 32 --steps 2"
         case ["trainer", "train", *_]:
             return f"{line} --vocab 280 --steps 5 --warmup 1 --eval-batches 1 --sample-tokens 4"
         case ["trainer", *_] | [".", ".venv/bin/activate"]:
@@ -86,6 +91,24 @@ def test_what_the_readme_shows_is_what_a_run_prints(output: str) -> None:
 def test_the_commands_of_the_contributing_guide_run(playground: Path) -> None:
     output = run_script(playground, "CONTRIBUTING.md")
     assert "test_kernels.py" in output
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh", least=0)])
+def test_the_commands_of_the_pages_run(playground: Path, page: str) -> None:
+    assert run_script(playground, page)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python", least=0)])
+def test_the_snippets_of_the_pages_run(playground: Path, page: str) -> None:
+    for snippet in blocks(page, "python"):
+        assert run(playground, sys.executable, "-c", snippet)
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *PAGES])
+def test_make_targets_exist(document: str) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(r"\bmake ([a-z-]+)`", (ROOT / document).read_text(encoding="utf-8"))
+    assert [target for target in named if target not in targets] == []
 
 
 def test_snippets_run(output: str, playground: Path) -> None:

@@ -7,61 +7,25 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from browser import serve, wait_until, watched
-from playwright.sync_api import Browser
+from browser import wait_until, watched
+from built_site import TESTS
+from playwright.sync_api import Browser, expect
 
 from trainer import __version__
 
-pytest_plugins = ("browser",)
+pytest_plugins = ("browser", "built_site")
 
-ROOT = Path(__file__).parent.parent
-PAGES = ("", "demo/", "design/", "books/PROVENANCE/", "404.html")
-TESTS = "test-pages/"  # where tests/pages lies in the served tree
 MEGABYTE = 1_000_000
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the built site."""
-    return tmp_path_factory.mktemp("site")
-
-
-@pytest.fixture(scope="module")
-def base(site: Path) -> Iterator[str]:
-    """The address of the site, built as `make site` does and for that address."""
-    with serve(site, "/some/where/", {TESTS: ROOT / "tests" / "pages"}) as address:
-        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
-        environment = {**os.environ, "SITE_URL": address}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield address
 
 
 def bundle_of(site: Path) -> Path:
     (folder,) = (site / "assets" / "tabula").iterdir()
     return folder
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("page_name", PAGES)
-def test_every_page_loads_cleanly(chromium: Browser, base: str, page_name: str, scheme: Any) -> None:
-    with watched(chromium, color_scheme=scheme) as page:
-        page.goto(base + page_name, wait_until="networkidle")
-        shown = page.locator("body").get_attribute("data-md-color-scheme")
-        assert shown == {"light": "default", "dark": "slate"}[scheme]
-        fonts = page.evaluate("[...document.fonts].filter((f) => f.status == 'loaded').map((f) => f.family)")
-        assert "Tabula Sans" in " ".join(fonts)
-        page.watch.assert_clean()
-        assert [url for url in page.watch.requests if not url.startswith(base)] == []
 
 
 def test_the_scheme_can_be_switched(chromium: Browser, base: str) -> None:
@@ -76,11 +40,12 @@ def test_the_front_page_leads_to_the_demo_without_a_reload(chromium: Browser, ba
     with watched(chromium) as page:
         page.goto(base, wait_until="networkidle")
         page.evaluate("window.stayed = true")
-        page.get_by_role("link", name="Train one here").click()
+        page.locator(".tb-start").first.get_by_role("link", name="Tokenizer").click()
         page.locator("tabula-demo").wait_for(state="attached")
-        assert page.url == base + "demo/"
+        assert page.url == base + "demo/#tokenizer"
         assert page.evaluate("window.stayed")
         assert wait_until(page, "!!customElements.get('tabula-demo')")
+        expect(page.locator('[data-stage="tokenizer"] .stage__body')).to_be_visible()
         page.watch.assert_clean()
 
 
