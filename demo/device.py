@@ -145,13 +145,12 @@ class FlatPlan:
 
 def shader(dispatch: Dispatch) -> Shader:
     """What a kernel is called in messages, its entry point, and its WGSL module."""
-    entry = dispatch.kernel.split(".")[1]
-    return f"{dispatch.variant}.{entry}", entry, kernels.module(dispatch.variant, entry, dispatch.constants)
+    return f"{dispatch.variant}.{dispatch.entry}", dispatch.entry, dispatch.code
 
 
 def _entries(plan: Plan, dispatch: Dispatch) -> tuple[tuple[int, int, int, int], ...]:
     """(binding number, buffer, offset, size) of what a dispatch binds."""
-    numbers = kernels.bindings(dispatch.variant, dispatch.kernel.split(".")[1])
+    numbers = kernels.bindings(dispatch.variant, dispatch.entry)
     return tuple((numbers[name][0], *plan.place(t)) for name, t in dispatch.bindings.items())
 
 

@@ -2,8 +2,13 @@
 //
 //   norm_partial  one sum of squares a workgroup, and whether it met a number that is not finite
 //   norm_total    norm = sqrt(Σ);  scale = min(1, CLIP / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_
-//   update        AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2), nothing if not finite
+//   update        AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2), nothing if not finite; with COPY,
+//                 the new parameters in f16 too
 //   finish        counts the step and writes the ring buffer's row
+//
+// With LOSS_SCALING (Micikevicius et al., arXiv 1710.03740, section 3.2), gradients are loss_scale[0] times what
+// they are: norm_total divides the norm and the clip scale by it. `finish` halves it after a step that was not
+// finite, and doubles it after GROWTH good ones in a row. It is a power of two, so that nothing is rounded.
 //
 // counters = [step, updates applied, steps skipped, micro-batch]
 // scalars  = [loss, gradient norm, clip scale, 1 if finite else 0]
@@ -25,6 +30,10 @@
 @group(0) @binding(11) var<storage, read> counters: array<u32>;
 @group(0) @binding(12) var<storage, read_write> counts: array<u32>;  // the counters, to be written
 @group(0) @binding(13) var<storage, read_write> ring: array<vec4<f32>>;  // (loss, norm, learning rate, skipped)
+@group(0) @binding(14) var<storage, read> loss_scale: array<f32>;  // [1]
+@group(0) @binding(15) var<storage, read_write> next_loss_scale: array<f32>;  // the loss scale, to be written
+@group(0) @binding(16) var<storage, read_write> streak: array<u32>;  // [1], good steps since it changed
+@group(0) @binding(17) var<storage, read_write> copy: array<copy_type>;  // of the parameter
 
 var<workgroup> shared_square: array<f32, 256>;
 var<workgroup> shared_flaw: array<u32, 256>;
@@ -60,7 +69,7 @@ fn norm_partial(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
   }
 }
 
-// Constants: SLOTS CLIP
+// Constants: SLOTS CLIP LOSS_SCALING
 @compute @workgroup_size(256)
 fn norm_total(@builtin(local_invocation_index) lane: u32) {
   var sum = 0.0;
@@ -79,16 +88,20 @@ fn norm_total(@builtin(local_invocation_index) lane: u32) {
     }
   }
   if (lane == 0u) {
-    let norm = sqrt(shared_square[0]);
+    var unscale = 1.0;
+    if (LOSS_SCALING) {
+      unscale = 1.0 / loss_scale[0];
+    }
+    let norm = sqrt(shared_square[0]) * unscale;
     let good = shared_flaw[0] == 0u && finite(norm) && finite(scalars[0]);
     scalars[1] = norm;
-    scalars[2] = min(1.0, CLIP / (norm + 1e-6));
+    scalars[2] = min(1.0, CLIP / (norm + 1e-6)) * unscale;
     scalars[3] = select(0.0, 1.0, good);
   }
 }
 
 // MEAN_RATE is 1 - beta1 and VARIANCE_RATE 1 - beta2, as computed in f64: in f32, 1 - 0.999 is 5e-5 off.
-// Constants: N MEAN_RATE BETA2 VARIANCE_RATE EPSILON DECAY
+// Constants: N MEAN_RATE BETA2 VARIANCE_RATE EPSILON DECAY COPY
 @compute @workgroup_size(256)
 fn update(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let i = (group.y * 65535u + group.x) * 256u + lane;
@@ -102,11 +115,15 @@ fn update(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
   let v = BETA2 * variance[i] + VARIANCE_RATE * g * g;
   mean[i] = m;
   variance[i] = v;
-  let p = parameter[i];
-  parameter[i] = p - rate * (DECAY * p + m * correction.x / (sqrt(v * correction.y) + EPSILON));
+  let old = parameter[i];
+  let p = old - rate * (DECAY * old + m * correction.x / (sqrt(v * correction.y) + EPSILON));
+  parameter[i] = p;
+  if (COPY) {
+    copy[i] = copy_type(p);
+  }
 }
 
-// Constants: RING
+// Constants: RING LOSS_SCALING GROWTH
 @compute @workgroup_size(1)
 fn finish() {
   let good = scalars[3] != 0.0;
@@ -116,4 +133,13 @@ fn finish() {
   counts[1] += select(0u, 1u, good);
   counts[2] += select(1u, 0u, good);
   counts[3] = 0u;
+  if (LOSS_SCALING) {
+    let enough = streak[0] + 1u == GROWTH;
+    if (!good) {
+      next_loss_scale[0] = max(1.0, 0.5 * next_loss_scale[0]);
+    } else if (enough) {
+      next_loss_scale[0] *= 2.0;
+    }
+    streak[0] = select(streak[0] + 1u, 0u, enough || !good);
+  }
 }

@@ -11,15 +11,15 @@
 //
 // Constants: B T NH HS SCALE
 
-@group(0) @binding(0) var<storage, read> qkv: array<f32>;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> qkv: array<qkv_type>;
+@group(0) @binding(1) var<storage, read_write> out: array<out_type>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
-@group(0) @binding(3) var<storage, read> result: array<f32>;  // out, read again
+@group(0) @binding(3) var<storage, read> result: array<result_type>;  // out, read again
 @group(0) @binding(4) var<storage, read> kept: array<f32>;  // lse, read again
-@group(0) @binding(5) var<storage, read> dout: array<f32>;
+@group(0) @binding(5) var<storage, read> dout: array<dout_type>;
 @group(0) @binding(6) var<storage, read_write> delta: array<f32>;  // (B, NH, T)
 @group(0) @binding(7) var<storage, read> deltas: array<f32>;  // delta, read again
-@group(0) @binding(8) var<storage, read_write> dqkv: array<f32>;
+@group(0) @binding(8) var<storage, read_write> dqkv: array<dqkv_type>;
 
 const C = NH * HS;
 
@@ -41,7 +41,7 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
   var q: array<f32, HS>;
   var sum_v: array<f32, HS>;
   for (var c = 0u; c < HS; c++) {
-    q[c] = qkv[row + c] * SCALE;
+    q[c] = f32(qkv[row + c]) * SCALE;
     sum_v[c] = 0.0;
   }
   var largest = -3.0e38;
@@ -50,7 +50,7 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     let key = channel_of(i, s, 3u * C) + C;
     var score = 0.0;
     for (var c = 0u; c < HS; c++) {
-      score = fma(q[c], qkv[key + c], score);
+      score = fma(q[c], f32(qkv[key + c]), score);
     }
     if (score > largest) {
       let shrink = exp(largest - score);
@@ -63,12 +63,12 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
     let p = exp(score - largest);
     sum += p;
     for (var c = 0u; c < HS; c++) {
-      sum_v[c] = fma(p, qkv[key + C + c], sum_v[c]);
+      sum_v[c] = fma(p, f32(qkv[key + C + c]), sum_v[c]);
     }
   }
   let to = channel_of(i, t, C);
   for (var c = 0u; c < HS; c++) {
-    out[to + c] = sum_v[c] / sum;
+    out[to + c] = out_type(sum_v[c] / sum);
   }
   lse[i] = largest + log(sum);
 }
@@ -82,7 +82,7 @@ fn backward_delta(@builtin(global_invocation_id) id: vec3<u32>) {
   let at = channel_of(i, i % T, C);
   var sum = 0.0;
   for (var c = 0u; c < HS; c++) {
-    sum = fma(result[at + c], dout[at + c], sum);
+    sum = fma(f32(result[at + c]), f32(dout[at + c]), sum);
   }
   delta[i] = sum;
 }
@@ -100,8 +100,8 @@ fn backward_query(@builtin(global_invocation_id) id: vec3<u32>) {
   var d: array<f32, HS>;
   var dq: array<f32, HS>;
   for (var c = 0u; c < HS; c++) {
-    q[c] = qkv[row + c] * SCALE;
-    d[c] = dout[from_out + c];
+    q[c] = f32(qkv[row + c]) * SCALE;
+    d[c] = f32(dout[from_out + c]);
     dq[c] = 0.0;
   }
   for (var s = 0u; s <= t; s++) {
@@ -109,16 +109,16 @@ fn backward_query(@builtin(global_invocation_id) id: vec3<u32>) {
     var score = 0.0;
     var dp = 0.0;
     for (var c = 0u; c < HS; c++) {
-      score = fma(q[c], qkv[key + c], score);
-      dp = fma(d[c], qkv[key + C + c], dp);
+      score = fma(q[c], f32(qkv[key + c]), score);
+      dp = fma(d[c], f32(qkv[key + C + c]), dp);
     }
     let ds = exp(score - kept[i]) * (dp - deltas[i]) * SCALE;
     for (var c = 0u; c < HS; c++) {
-      dq[c] = fma(ds, qkv[key + c], dq[c]);
+      dq[c] = fma(ds, f32(qkv[key + c]), dq[c]);
     }
   }
   for (var c = 0u; c < HS; c++) {
-    dqkv[row + c] = dq[c];
+    dqkv[row + c] = dqkv_type(dq[c]);
   }
 }
 
@@ -135,8 +135,8 @@ fn backward_key_value(@builtin(global_invocation_id) id: vec3<u32>) {
   var dk: array<f32, HS>;
   var dv: array<f32, HS>;
   for (var c = 0u; c < HS; c++) {
-    k[c] = qkv[key + c] * SCALE;
-    v[c] = qkv[key + C + c];
+    k[c] = f32(qkv[key + c]) * SCALE;
+    v[c] = f32(qkv[key + C + c]);
     dk[c] = 0.0;
     dv[c] = 0.0;
   }
@@ -147,18 +147,18 @@ fn backward_key_value(@builtin(global_invocation_id) id: vec3<u32>) {
     var score = 0.0;
     var dp = 0.0;
     for (var c = 0u; c < HS; c++) {
-      score = fma(qkv[row + c], k[c], score);
-      dp = fma(dout[from_out + c], v[c], dp);
+      score = fma(f32(qkv[row + c]), k[c], score);
+      dp = fma(f32(dout[from_out + c]), v[c], dp);
     }
     let p = exp(score - kept[j]);
     let ds = p * (dp - deltas[j]) * SCALE;
     for (var c = 0u; c < HS; c++) {
-      dk[c] = fma(ds, qkv[row + c], dk[c]);
-      dv[c] = fma(p, dout[from_out + c], dv[c]);
+      dk[c] = fma(ds, f32(qkv[row + c]), dk[c]);
+      dv[c] = fma(p, f32(dout[from_out + c]), dv[c]);
     }
   }
   for (var c = 0u; c < HS; c++) {
-    dqkv[key + c] = dk[c];
-    dqkv[key + C + c] = dv[c];
+    dqkv[key + c] = dqkv_type(dk[c]);
+    dqkv[key + C + c] = dqkv_type(dv[c]);
   }
 }

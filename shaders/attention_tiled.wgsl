@@ -7,13 +7,13 @@
 //
 // Constants: B T NH HS SCALE
 
-@group(0) @binding(0) var<storage, read> qkv: array<f32>;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> qkv: array<qkv_type>;
+@group(0) @binding(1) var<storage, read_write> out: array<out_type>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
 @group(0) @binding(4) var<storage, read> kept: array<f32>;  // lse, read again
-@group(0) @binding(5) var<storage, read> dout: array<f32>;
+@group(0) @binding(5) var<storage, read> dout: array<dout_type>;
 @group(0) @binding(7) var<storage, read> deltas: array<f32>;
-@group(0) @binding(8) var<storage, read_write> dqkv: array<f32>;
+@group(0) @binding(8) var<storage, read_write> dqkv: array<dqkv_type>;
 
 const C = NH * HS;
 const ROWS = 64u;
@@ -30,31 +30,32 @@ var<workgroup> tile_s: array<vec2<f32>, TILE>;  // (lse, delta) of the queries
 fn qkv_vector(row: u32, c: u32) -> vec4<f32> {
   let i = row + 4u * c;
   if (HS % 4u == 0u || c + 1u < HS4) {
-    return vec4<f32>(qkv[i], qkv[i + 1u], qkv[i + 2u], qkv[i + 3u]);
+    return vec4<f32>(vec4<qkv_type>(qkv[i], qkv[i + 1u], qkv[i + 2u], qkv[i + 3u]));
   }
-  var v = vec4<f32>(qkv[i], 0.0, 0.0, 0.0);
-  if (HS % 4u > 1u) { v.y = qkv[i + 1u]; }
-  if (HS % 4u > 2u) { v.z = qkv[i + 2u]; }
+  var v = vec4<f32>(f32(qkv[i]), 0.0, 0.0, 0.0);
+  if (HS % 4u > 1u) { v.y = f32(qkv[i + 1u]); }
+  if (HS % 4u > 2u) { v.z = f32(qkv[i + 2u]); }
   return v;
 }
 
 fn dout_vector(row: u32, c: u32) -> vec4<f32> {
   let i = row + 4u * c;
   if (HS % 4u == 0u || c + 1u < HS4) {
-    return vec4<f32>(dout[i], dout[i + 1u], dout[i + 2u], dout[i + 3u]);
+    return vec4<f32>(vec4<dout_type>(dout[i], dout[i + 1u], dout[i + 2u], dout[i + 3u]));
   }
-  var v = vec4<f32>(dout[i], 0.0, 0.0, 0.0);
-  if (HS % 4u > 1u) { v.y = dout[i + 1u]; }
-  if (HS % 4u > 2u) { v.z = dout[i + 2u]; }
+  var v = vec4<f32>(f32(dout[i]), 0.0, 0.0, 0.0);
+  if (HS % 4u > 1u) { v.y = f32(dout[i + 1u]); }
+  if (HS % 4u > 2u) { v.z = f32(dout[i + 2u]); }
   return v;
 }
 
 fn store_gradient(row: u32, c: u32, value: vec4<f32>) {
   let i = row + 4u * c;
-  dqkv[i] = value.x;
-  if (4u * c + 1u < HS) { dqkv[i + 1u] = value.y; }
-  if (4u * c + 2u < HS) { dqkv[i + 2u] = value.z; }
-  if (4u * c + 3u < HS) { dqkv[i + 3u] = value.w; }
+  let d = vec4<dqkv_type>(value);
+  dqkv[i] = d.x;
+  if (4u * c + 1u < HS) { dqkv[i + 1u] = d.y; }
+  if (4u * c + 2u < HS) { dqkv[i + 2u] = d.z; }
+  if (4u * c + 3u < HS) { dqkv[i + 3u] = d.w; }
 }
 
 // Keys and values of rows first .. first+TILE-1 of the head; `head` is the first element of its k in row 0.
@@ -172,7 +173,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
   let to = (group.y / NH * T + t) * C + group.y % NH * HS;
   for (var c = 0u; c < HS4; c++) {
     let i = to + 4u * c;
-    let value = sum_v[c] / sum;
+    let value = vec4<out_type>(sum_v[c] / sum);
     out[i] = value.x;
     if (4u * c + 1u < HS) { out[i + 1u] = value.y; }
     if (4u * c + 2u < HS) { out[i + 2u] = value.z; }

@@ -3,7 +3,7 @@
 //   partial  sums[p, c] = Σ x[n, c] over the ROWS rows of part p           x (N, C)
 //   total    out[c] = Σ_p parts[p, c]                                     parts (P, C)
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<x_type>;
 @group(0) @binding(1) var<storage, read_write> sums: array<f32>;
 @group(0) @binding(2) var<storage, read> parts: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
@@ -18,7 +18,7 @@ fn partial(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   var sum = 0.0;
   for (var n = part * ROWS; n < min((part + 1u) * ROWS, N); n++) {
-    sum += x[n * C + c];
+    sum += f32(x[n * C + c]);
   }
   sums[part * C + c] = sum;
 }

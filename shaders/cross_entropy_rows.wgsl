@@ -1,11 +1,12 @@
 // Softmax and cross-entropy as in cross_entropy.wgsl, one workgroup a row. One pass reads the row, with a
 // running maximum and sum in each lane (Milakov and Gimelshein, arXiv 1805.02867); one more makes the gradient.
 //
-// Constants: N V LD SCALE GRADIENT
+// Constants: N V LD SCALE GRADIENT LOSS_SCALING
 
-@group(0) @binding(0) var<storage, read_write> logits: array<f32>;
+@group(0) @binding(0) var<storage, read_write> logits: array<logits_type>;
 @group(0) @binding(1) var<storage, read> targets: array<u32>;  // [N]
 @group(0) @binding(2) var<storage, read_write> losses: array<f32>;  // [N], nats
+@group(0) @binding(6) var<storage, read> loss_scale: array<f32>;  // [1], see adamw.wgsl
 
 const LANES = 256u;
 
@@ -24,11 +25,11 @@ fn forward_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     return;
   }
   let row = n * LD;
-  let target_logit = logits[row + targets[n]];
+  let target_logit = f32(logits[row + targets[n]]);
   var largest = -3.0e38;
   var sum = 0.0;
   for (var v = lane; v < V; v += LANES) {
-    let logit = logits[row + v];
+    let logit = f32(logits[row + v]);
     if (logit > largest) {
       sum *= exp(largest - logit);
       largest = logit;
@@ -47,13 +48,17 @@ fn forward_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     losses[n] = log(total.y) - (target_logit - total.x);
   }
   if (GRADIENT) {
-    let scale = SCALE / total.y;
+    var by = SCALE;
+    if (LOSS_SCALING) {
+      by *= loss_scale[0];
+    }
+    let scale = by / total.y;
     for (var v = lane; v < V; v += LANES) {
-      let p = exp(logits[row + v] - total.x) * scale;
-      logits[row + v] = p - select(0.0, SCALE, v == targets[n]);
+      let p = exp(f32(logits[row + v]) - total.x) * scale;
+      logits[row + v] = logits_type(p - select(0.0, by, v == targets[n]));
     }
     for (var v = V + lane; v < LD; v += LANES) {
-      logits[row + v] = 0.0;
+      logits[row + v] = 0;
     }
   }
 }

@@ -15,7 +15,7 @@
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;  // [N, C]
 @group(0) @binding(4) var<storage, read_write> links: array<u32>;  // [N]
 @group(0) @binding(5) var<storage, read> chains: array<u32>;  // [N], as `chain` wrote it
-@group(0) @binding(6) var<storage, read> dout: array<f32>;  // [N, C]
+@group(0) @binding(6) var<storage, read> dout: array<dout_type>;  // [N, C]
 @group(0) @binding(7) var<storage, read_write> dtoken_table: array<f32>;  // [COUNT, C]
 @group(0) @binding(8) var<storage, read_write> dposition_table: array<f32>;  // [T, C]
 @group(0) @binding(9) var<storage, read> position: array<u32>;  // [1]
@@ -82,7 +82,7 @@ fn backward_tokens(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
   }
   var sum = 0.0;
   while (at < N) {
-    sum += dout[at * C + c];
+    sum += f32(dout[at * C + c]);
     at = chains[at] & ~FIRST_OF_CHAIN;
   }
   dtoken_table[token * C + c] += sum;
@@ -98,7 +98,7 @@ fn backward_positions(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
   }
   var sum = 0.0;
   for (var b = 0u; b < N / T; b++) {
-    sum += dout[b * T * C + i];
+    sum += f32(dout[b * T * C + i]);
   }
   if (ADD) {
     sum += dposition_table[i];

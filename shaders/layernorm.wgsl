@@ -10,11 +10,11 @@
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<out_type>;
 @group(0) @binding(4) var<storage, read_write> statistics: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read> kept: array<vec2<f32>>;  // the statistics, read again
-@group(0) @binding(6) var<storage, read> dout: array<f32>;
-@group(0) @binding(7) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(6) var<storage, read> dout: array<dout_type>;
+@group(0) @binding(7) var<storage, read_write> dx: array<dx_type>;
 @group(0) @binding(8) var<storage, read_write> dweight: array<f32>;  // [ceil(N / ROWS), C]
 @group(0) @binding(9) var<storage, read_write> dbias: array<f32>;  // [ceil(N / ROWS), C]
 
@@ -39,7 +39,7 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   let rstd = inverseSqrt(squares / f32(C) + EPSILON);
   for (var c = 0u; c < C; c++) {
-    out[n * C + c] = (x[n * C + c] - mean) * rstd * weight[c] + bias[c];
+    out[n * C + c] = out_type((x[n * C + c] - mean) * rstd * weight[c] + bias[c]);
   }
   statistics[n] = vec2<f32>(mean, rstd);
 }
@@ -56,7 +56,7 @@ fn backward(@builtin(global_invocation_id) id: vec3<u32>) {
   var sum_g = 0.0;
   var sum_gx = 0.0;
   for (var c = 0u; c < C; c++) {
-    let g = dout[n * C + c] * weight[c];
+    let g = f32(dout[n * C + c]) * weight[c];
     sum_g += g;
     sum_gx += g * (x[n * C + c] - mean) * rstd;
   }
@@ -64,11 +64,11 @@ fn backward(@builtin(global_invocation_id) id: vec3<u32>) {
   let mean_gx = sum_gx / f32(C);
   for (var c = 0u; c < C; c++) {
     let i = n * C + c;
-    var d = rstd * (dout[i] * weight[c] - mean_g - (x[i] - mean) * rstd * mean_gx);
+    var d = rstd * (f32(dout[i]) * weight[c] - mean_g - (x[i] - mean) * rstd * mean_gx);
     if (ADD) {
-      d += dx[i];
+      d += f32(dx[i]);
     }
-    dx[i] = d;
+    dx[i] = dx_type(d);
   }
 }
 
@@ -84,7 +84,7 @@ fn backward_parameters(@builtin(global_invocation_id) id: vec3<u32>) {
   var sum_weight = 0.0;
   var sum_bias = 0.0;
   for (var n = part * ROWS; n < min((part + 1u) * ROWS, N); n++) {
-    let d = dout[n * C + c];
+    let d = f32(dout[n * C + c]);
     sum_weight += d * (x[n * C + c] - kept[n].x) * kept[n].y;
     sum_bias += d;
   }

@@ -4,11 +4,11 @@
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<out_type>;
 @group(0) @binding(4) var<storage, read_write> statistics: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read> kept: array<vec2<f32>>;  // the statistics, read again
-@group(0) @binding(6) var<storage, read> dout: array<f32>;
-@group(0) @binding(7) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(6) var<storage, read> dout: array<dout_type>;
+@group(0) @binding(7) var<storage, read_write> dx: array<dx_type>;
 
 const EPSILON = 1e-5;
 const LANES = 128u;
@@ -46,7 +46,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
   }
   let rstd = inverseSqrt(sum_of_lanes(lane, vec2<f32>(squares, 0.0)).x / f32(C) + EPSILON);
   for (var c = lane; c < C; c += LANES) {
-    out[n * C + c] = (x[n * C + c] - mean) * rstd * weight[c] + bias[c];
+    out[n * C + c] = out_type((x[n * C + c] - mean) * rstd * weight[c] + bias[c]);
   }
   if (lane == 0u) {
     statistics[n] = vec2<f32>(mean, rstd);
@@ -64,16 +64,16 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
   let rstd = kept[n].y;
   var sum = vec2<f32>();  // of g and of g · x̂
   for (var c = lane; c < C; c += LANES) {
-    let g = dout[n * C + c] * weight[c];
+    let g = f32(dout[n * C + c]) * weight[c];
     sum += vec2<f32>(g, g * (x[n * C + c] - mean) * rstd);
   }
   let means = sum_of_lanes(lane, sum) / f32(C);
   for (var c = lane; c < C; c += LANES) {
     let i = n * C + c;
-    var d = rstd * (dout[i] * weight[c] - means.x - (x[i] - mean) * rstd * means.y);
+    var d = rstd * (f32(dout[i]) * weight[c] - means.x - (x[i] - mean) * rstd * means.y);
     if (ADD) {
-      d += dx[i];
+      d += f32(dx[i]);
     }
-    dx[i] = d;
+    dx[i] = dx_type(d);
   }
 }

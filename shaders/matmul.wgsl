@@ -11,14 +11,16 @@
 //   RESIDUAL       s += aux[m, n]                                      aux [M, N]
 //   ADD            s += out[m, n]                                      gradient accumulation
 //
+// Sums and the epilogue are f32, whatever a, b, aux, out and extra are stored as.
+//
 // Constants: M N K LDA LDB LDO TRANSPOSE_A TRANSPOSE_B BIAS GELU GELU_BACKWARD RESIDUAL ADD PART (for matmul_tiled.wgsl)
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<a_type>;
+@group(0) @binding(1) var<storage, read> b: array<b_type>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read> aux: array<f32>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
-@group(0) @binding(5) var<storage, read_write> extra: array<f32>;
+@group(0) @binding(3) var<storage, read> aux: array<aux_type>;
+@group(0) @binding(4) var<storage, read_write> out: array<out_type>;
+@group(0) @binding(5) var<storage, read_write> extra: array<extra_type>;
 
 const SQRT_2_OVER_PI = 0.7978845608028654;
 
@@ -43,8 +45,8 @@ fn multiply(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   var s = 0.0;
   for (var k = 0u; k < K; k++) {
-    let x = a[select(m * LDA + k, k * LDA + m, TRANSPOSE_A)];
-    let y = b[select(k * LDB + n, n * LDB + k, TRANSPOSE_B)];
+    let x = f32(a[select(m * LDA + k, k * LDA + m, TRANSPOSE_A)]);
+    let y = f32(b[select(k * LDB + n, n * LDB + k, TRANSPOSE_B)]);
     s = fma(x, y, s);
   }
   let i = m * LDO + n;
@@ -52,17 +54,17 @@ fn multiply(@builtin(global_invocation_id) id: vec3<u32>) {
     s += bias[n];
   }
   if (GELU) {
-    extra[i] = s;
+    extra[i] = extra_type(s);
     s = gelu(s);
   }
   if (GELU_BACKWARD) {
-    s *= gelu_backward(aux[i]);
+    s *= gelu_backward(f32(aux[i]));
   }
   if (RESIDUAL) {
-    s += aux[i];
+    s += f32(aux[i]);
   }
   if (ADD) {
-    s += out[i];
+    s += f32(out[i]);
   }
-  out[i] = s;
+  out[i] = out_type(s);
 }

@@ -7,12 +7,12 @@
 //
 // Constants: as matmul.wgsl
 
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> a: array<vec4<a_type>>;
+@group(0) @binding(1) var<storage, read> b: array<vec4<b_type>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> aux: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> extra: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> aux: array<vec4<aux_type>>;
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<out_type>>;
+@group(0) @binding(5) var<storage, read_write> extra: array<vec4<extra_type>>;
 
 const SQRT_2_OVER_PI = 0.7978845608028654;
 
@@ -38,19 +38,19 @@ fn store(m: u32, n: u32, value: vec4<f32>) {
     s += bias[n / 4u];
   }
   if (GELU) {
-    extra[i] = s;
+    extra[i] = vec4<extra_type>(s);
     s = gelu(s);
   }
   if (GELU_BACKWARD) {
-    s *= gelu_backward(aux[i]);
+    s *= gelu_backward(vec4<f32>(aux[i]));
   }
   if (RESIDUAL) {
-    s += aux[i];
+    s += vec4<f32>(aux[i]);
   }
   if (ADD) {
-    s += out[i];
+    s += vec4<f32>(out[i]);
   }
-  out[i] = s;
+  out[i] = vec4<out_type>(s);
 }
 
 @compute @workgroup_size(8, 8)
@@ -73,10 +73,10 @@ fn multiply(@builtin(global_invocation_id) id: vec3<u32>) {
     let n0 = min(n, N - 4u) / 4u;
     let n1 = min(n + 4u, N - 4u) / 4u;
     for (var k = 0u; k < K; k++) {
-      let x0 = a[k * (LDA / 4u) + m0];
-      let x1 = a[k * (LDA / 4u) + m1];
-      let y0 = b[k * (LDB / 4u) + n0];
-      let y1 = b[k * (LDB / 4u) + n1];
+      let x0 = vec4<f32>(a[k * (LDA / 4u) + m0]);
+      let x1 = vec4<f32>(a[k * (LDA / 4u) + m1]);
+      let y0 = vec4<f32>(b[k * (LDB / 4u) + n0]);
+      let y1 = vec4<f32>(b[k * (LDB / 4u) + n1]);
       c0_0 = fma(vec4<f32>(x0.x), y0, c0_0); c0_1 = fma(vec4<f32>(x0.x), y1, c0_1);
       c1_0 = fma(vec4<f32>(x0.y), y0, c1_0); c1_1 = fma(vec4<f32>(x0.y), y1, c1_1);
       c2_0 = fma(vec4<f32>(x0.z), y0, c2_0); c2_1 = fma(vec4<f32>(x0.z), y1, c2_1);
@@ -105,14 +105,14 @@ fn multiply(@builtin(global_invocation_id) id: vec3<u32>) {
       let b6 = min(n + 6u, N - 1u) * (LDB / 4u);
       let b7 = min(n + 7u, N - 1u) * (LDB / 4u);
       for (var k = 0u; k < K / 4u; k++) {
-        let y0 = b[b0 + k];
-        let y1 = b[b1 + k];
-        let y2 = b[b2 + k];
-        let y3 = b[b3 + k];
-        let y4 = b[b4 + k];
-        let y5 = b[b5 + k];
-        let y6 = b[b6 + k];
-        let y7 = b[b7 + k];
+        let y0 = vec4<f32>(b[b0 + k]);
+        let y1 = vec4<f32>(b[b1 + k]);
+        let y2 = vec4<f32>(b[b2 + k]);
+        let y3 = vec4<f32>(b[b3 + k]);
+        let y4 = vec4<f32>(b[b4 + k]);
+        let y5 = vec4<f32>(b[b5 + k]);
+        let y6 = vec4<f32>(b[b6 + k]);
+        let y7 = vec4<f32>(b[b7 + k]);
         // columns of the 4×4 blocks of op(b), so that the products below add up vector by vector
         let t0_0 = vec4<f32>(y0.x, y1.x, y2.x, y3.x);
         let t1_0 = vec4<f32>(y0.y, y1.y, y2.y, y3.y);
@@ -122,14 +122,14 @@ fn multiply(@builtin(global_invocation_id) id: vec3<u32>) {
         let t1_1 = vec4<f32>(y4.y, y5.y, y6.y, y7.y);
         let t2_1 = vec4<f32>(y4.z, y5.z, y6.z, y7.z);
         let t3_1 = vec4<f32>(y4.w, y5.w, y6.w, y7.w);
-        let x0 = a[a0 + k];
-        let x1 = a[a1 + k];
-        let x2 = a[a2 + k];
-        let x3 = a[a3 + k];
-        let x4 = a[a4 + k];
-        let x5 = a[a5 + k];
-        let x6 = a[a6 + k];
-        let x7 = a[a7 + k];
+        let x0 = vec4<f32>(a[a0 + k]);
+        let x1 = vec4<f32>(a[a1 + k]);
+        let x2 = vec4<f32>(a[a2 + k]);
+        let x3 = vec4<f32>(a[a3 + k]);
+        let x4 = vec4<f32>(a[a4 + k]);
+        let x5 = vec4<f32>(a[a5 + k]);
+        let x6 = vec4<f32>(a[a6 + k]);
+        let x7 = vec4<f32>(a[a7 + k]);
         c0_0 = fma(vec4<f32>(x0.x), t0_0, c0_0); c0_1 = fma(vec4<f32>(x0.x), t0_1, c0_1);
         c0_0 = fma(vec4<f32>(x0.y), t1_0, c0_0); c0_1 = fma(vec4<f32>(x0.y), t1_1, c0_1);
         c0_0 = fma(vec4<f32>(x0.z), t2_0, c0_0); c0_1 = fma(vec4<f32>(x0.z), t2_1, c0_1);
@@ -167,22 +167,22 @@ fn multiply(@builtin(global_invocation_id) id: vec3<u32>) {
       let n0 = min(n, N - 4u) / 4u;
       let n1 = min(n + 4u, N - 4u) / 4u;
       for (var k = 0u; k < K / 4u; k++) {
-        let t0_0 = b[(4u * k + 0u) * (LDB / 4u) + n0];
-        let t0_1 = b[(4u * k + 0u) * (LDB / 4u) + n1];
-        let t1_0 = b[(4u * k + 1u) * (LDB / 4u) + n0];
-        let t1_1 = b[(4u * k + 1u) * (LDB / 4u) + n1];
-        let t2_0 = b[(4u * k + 2u) * (LDB / 4u) + n0];
-        let t2_1 = b[(4u * k + 2u) * (LDB / 4u) + n1];
-        let t3_0 = b[(4u * k + 3u) * (LDB / 4u) + n0];
-        let t3_1 = b[(4u * k + 3u) * (LDB / 4u) + n1];
-        let x0 = a[a0 + k];
-        let x1 = a[a1 + k];
-        let x2 = a[a2 + k];
-        let x3 = a[a3 + k];
-        let x4 = a[a4 + k];
-        let x5 = a[a5 + k];
-        let x6 = a[a6 + k];
-        let x7 = a[a7 + k];
+        let t0_0 = vec4<f32>(b[(4u * k + 0u) * (LDB / 4u) + n0]);
+        let t0_1 = vec4<f32>(b[(4u * k + 0u) * (LDB / 4u) + n1]);
+        let t1_0 = vec4<f32>(b[(4u * k + 1u) * (LDB / 4u) + n0]);
+        let t1_1 = vec4<f32>(b[(4u * k + 1u) * (LDB / 4u) + n1]);
+        let t2_0 = vec4<f32>(b[(4u * k + 2u) * (LDB / 4u) + n0]);
+        let t2_1 = vec4<f32>(b[(4u * k + 2u) * (LDB / 4u) + n1]);
+        let t3_0 = vec4<f32>(b[(4u * k + 3u) * (LDB / 4u) + n0]);
+        let t3_1 = vec4<f32>(b[(4u * k + 3u) * (LDB / 4u) + n1]);
+        let x0 = vec4<f32>(a[a0 + k]);
+        let x1 = vec4<f32>(a[a1 + k]);
+        let x2 = vec4<f32>(a[a2 + k]);
+        let x3 = vec4<f32>(a[a3 + k]);
+        let x4 = vec4<f32>(a[a4 + k]);
+        let x5 = vec4<f32>(a[a5 + k]);
+        let x6 = vec4<f32>(a[a6 + k]);
+        let x7 = vec4<f32>(a[a7 + k]);
         c0_0 = fma(vec4<f32>(x0.x), t0_0, c0_0); c0_1 = fma(vec4<f32>(x0.x), t0_1, c0_1);
         c0_0 = fma(vec4<f32>(x0.y), t1_0, c0_0); c0_1 = fma(vec4<f32>(x0.y), t1_1, c0_1);
         c0_0 = fma(vec4<f32>(x0.z), t2_0, c0_0); c0_1 = fma(vec4<f32>(x0.z), t2_1, c0_1);

@@ -16,12 +16,12 @@
 //
 // Constants: as matmul.wgsl
 
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> a: array<vec4<a_type>>;
+@group(0) @binding(1) var<storage, read> b: array<vec4<b_type>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> aux: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> extra: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> aux: array<vec4<aux_type>>;
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<out_type>>;
+@group(0) @binding(5) var<storage, read_write> extra: array<vec4<extra_type>>;
 
 const SQRT_2_OVER_PI = 0.7978845608028654;
 
@@ -47,19 +47,19 @@ fn store(part: u32, m: u32, n: u32, value: vec4<f32>) {
     s += bias[n / 4u];
   }
   if (GELU) {
-    extra[i] = s;
+    extra[i] = vec4<extra_type>(s);
     s = gelu(s);
   }
   if (GELU_BACKWARD) {
-    s *= gelu_backward(aux[i]);
+    s *= gelu_backward(vec4<f32>(aux[i]));
   }
   if (RESIDUAL) {
-    s += aux[i];
+    s += vec4<f32>(aux[i]);
   }
   if (ADD) {
-    s += out[i];
+    s += vec4<f32>(out[i]);
   }
-  out[i] = s;
+  out[i] = vec4<out_type>(s);
 }
 
 const TILE_M = 128u;
@@ -86,7 +86,7 @@ fn load_a(i: u32, m: u32, k: u32) -> vec4<f32> {
     at = k + i / 32u;
     from_a = min(at, K - 1u) * LDA + min(m + i % 32u * 4u, M - 4u);
   }
-  let v = a[from_a / 4u];
+  let v = vec4<f32>(a[from_a / 4u]);
   if (K % (2u * TILE_K) != 0u) {
     return select(vec4<f32>(), v, at < K);
   }
@@ -100,7 +100,7 @@ fn load_b(i: u32, k: u32, n: u32) -> vec4<f32> {
     at = k + i % 2u * 4u;
     from_b = min(n + i / 2u, N - 1u) * LDB + min(at, max(K, 4u) - 4u);
   }
-  let v = b[from_b / 4u];
+  let v = vec4<f32>(b[from_b / 4u]);
   if (K % (2u * TILE_K) != 0u) {
     return select(vec4<f32>(), v, at < K);
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
@@ -11,8 +12,10 @@ from trainer.devices import Device, open_device
 
 @pytest.fixture(scope="session")
 def native() -> Device:
-    """The best adapter there is: on a machine without a GPU, Mesa's software renderer."""
-    return asyncio.run(open_device())
+    """The best adapter there is: on a machine without a GPU, Mesa's software renderer. TEST_DEVICE in the
+    environment names another, "dawn" for one.
+    """
+    return asyncio.run(open_device(os.environ.get("TEST_DEVICE", "auto")))
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from kernel_runs import poisoned
-from kernel_table import case, groups, ints, normal, u32
+from kernel_table import case, groups, halved, ints, normal, u32
 
+from trainer.kernels import Constant, MatrixUnits
 from trainer.ops import attention, column_sum, cross_entropy, layernorm, matmul
 from trainer.plan import Grid
 
@@ -29,17 +30,23 @@ def matmul_case(
     *epilogues: str,
     pads: tuple[int, int, int] = (0, 0, 0),
     part: int = 0,
+    half: tuple[str, ...] = (),
 ) -> None:
     """`transposes` has two of N and T, for a and b; `pads` widens the rows of a, b and out; with `part`, each
-    such part of K gives a product of its own.
+    such part of K gives a product of its own. What `half` names is f16.
     """
     ta, tb = (letter == "T" for letter in transposes)
     lda, ldb, ldo = ((M if ta else K) + pads[0], (K if tb else N) + pads[1], N + pads[2])
-    fits = matmul.fitting(M, N, K, lda, ldb, ldo, ta, tb)
+    fits = matmul.fitting(M, N, K, lda, ldb, ldo, ta, tb, half={"a", "b"} <= set(half))
     parts = -(-K // part) if part else 1
     span = (parts * M - 1) * ldo + N
     uses_aux = "GELU_BACKWARD" in epilogues or "RESIDUAL" in epilogues
     flags = {"TRANSPOSE_A": ta, "TRANSPOSE_B": tb} | {name: name in epilogues for name in EPILOGUES}
+
+    def launch(variant: str, units: MatrixUnits) -> tuple[Grid, dict[str, Constant]]:
+        columns, rows, _ = matmul.grid(variant, M, N, units)
+        return (columns, rows, parts), matmul.own_constants(variant, units)
+
     case(
         "matmul.multiply",
         "-".join(
@@ -49,21 +56,29 @@ def matmul_case(
                 *epilogues,
                 *(["strided"] if any(pads) else []),
                 *([f"{parts}parts"] if part else []),
+                *(["half", *half] if half else []),
             ]
         ),
-        lambda variant: (*matmul.grid(variant, M, N)[:2], parts),
+        lambda variant: launch(variant, MatrixUnits())[0],
         {"M": M, "N": N, "K": K, "LDA": lda, "LDB": ldb, "LDO": ldo, "PART": part or K, **flags},
-        {
-            "a": stored(K, M, lda) if ta else stored(M, K, lda),
-            "b": stored(N, K, ldb) if tb else stored(K, N, ldb),
-            "bias": normal(N) if "BIAS" in epilogues else None,
-            "aux": normal(span) if uses_aux else None,
-        },
-        {
-            "out": normal(span) if "ADD" in epilogues else poisoned(span),
-            "extra": poisoned(span) if "GELU" in epilogues else None,
-        },
-        only=lambda variant: variant == "matmul_tiled" if part else fits.get(variant, True),
+        halved(
+            {
+                "a": stored(K, M, lda) if ta else stored(M, K, lda),
+                "b": stored(N, K, ldb) if tb else stored(K, N, ldb),
+                "bias": normal(N) if "BIAS" in epilogues else None,
+                "aux": normal(span) if uses_aux else None,
+            },
+            half,
+        ),
+        halved(
+            {
+                "out": normal(span) if "ADD" in epilogues else poisoned(span),
+                "extra": poisoned(span) if "GELU" in epilogues else None,
+            },
+            half,
+        ),
+        only=lambda variant: fits.get(variant, True) and (not part or variant in matmul.IN_PARTS),
+        for_units=lambda units: launch("matmul_units", units),
     )
 
 
@@ -79,6 +94,22 @@ for _transposes in ("NN", "NT", "TN"):
         matmul_case(*_size, _transposes)
     matmul_case(36, 20, 16, _transposes, "ADD", pads=(8, 4, 12))
     matmul_case(132, 68, 100, _transposes, part=48)
+    for _size in (
+        (8, 8, 8),
+        (17, 24, 40) if _transposes != "TN" else (24, 24, 37),
+        (136, 264, 104),
+        (1104, 136, 64),  # more rows of tiles than are grouped together
+    ):
+        matmul_case(*_size, _transposes, half=("a", "b", "out"))
+        matmul_case(*_size, _transposes, half=("a", "b"))
+    matmul_case(40, 24, 16, _transposes, "ADD", pads=(8, 16, 24), half=("a", "b", "out"))
+    matmul_case(136, 72, 168, _transposes, part=64, half=("a", "b"))
+matmul_case(7, 5, 3, "NN", half=("a", "b", "out"))
+matmul_case(70, 192, 48, "NN", "BIAS", "GELU", half=("a", "b", "out", "extra"))
+matmul_case(70, 48, 192, "NN", "BIAS", "RESIDUAL", half=("a", "b"))
+matmul_case(70, 192, 48, "NT", "GELU_BACKWARD", half=("a", "b", "aux", "out"))
+matmul_case(70, 192, 48, "NT", "ADD", half=("a", "b", "out"))
+matmul_case(48, 192, 521, "TN", "ADD", half=("a", "b"))
 matmul_case(5, 3, 2, "TT")
 matmul_case(128, 64, 16, "NN")  # one tile of the largest kind, exactly
 matmul_case(128, 64, 17, "TN")
@@ -116,6 +147,7 @@ for _N, _C in ((1, 1), (3, 5), (65, 48), (130, 67), (7, 384), (2, 768), (5, 1031
         {"N": _N, "C": _C},
         {"x": _x, "weight": _weight, "bias": _bias},
         {"out": poisoned(_N * _C), "statistics": poisoned(2 * _N)},
+        half=["out"],
     )
     _mean = _x.mean(axis=1, keepdims=True)
     _kept = np.concatenate([_mean, 1 / np.sqrt(_x.var(axis=1, keepdims=True) + 1e-5)], axis=1)
@@ -129,6 +161,7 @@ for _N, _C in ((1, 1), (3, 5), (65, 48), (130, 67), (7, 384), (2, 768), (5, 1031
             {"dx": normal(_N * _C) if _add else poisoned(_N * _C)},
             # The gradient of one channel is a difference of equals: a fused multiply-add leaves its rounding.
             floor=float(2.0**-23 * np.abs(_dout * _weight).max() * _kept[:, 1].max()) if _C == 1 else 0.0,
+            half=["dout", "dx"],
         )
     _parts, _each = column_sum.parts(_N)
     case(
@@ -138,6 +171,7 @@ for _N, _C in ((1, 1), (3, 5), (65, 48), (130, 67), (7, 384), (2, 768), (5, 1031
         {"N": _N, "C": _C, "ROWS": _each},
         {"x": _x, "kept": _kept, "dout": _dout},
         {"dweight": poisoned(_parts * _C), "dbias": poisoned(_parts * _C)},
+        half=["dout"],
     )
 
 for _N, _C in ((1, 1), (7, 65), (130, 48), (2111, 67), (9, 2304)):
@@ -149,6 +183,7 @@ for _N, _C in ((1, 1), (7, 65), (130, 48), (2111, 67), (9, 2304)):
         {"N": _N, "C": _C, "ROWS": _each},
         {"x": normal(_N, _C)},
         {"sums": poisoned(_parts * _C)},
+        half=["x"],
     )
     for _add in (False, True):
         case(
@@ -168,15 +203,26 @@ for _N, _V, _LD in (
     (70, 1024, 1024),
     (2, 50257, 50304),
 ):
-    for _gradient in (False, True):
+    for _gradient, _scaling in ((False, False), (True, False), (True, True)):
         case(
             "cross_entropy.forward_backward",
-            f"{_N}x{_V}" + ("-gradient" if _gradient else ""),
+            f"{_N}x{_V}" + ("-gradient" if _gradient else "") + ("-scaled" if _scaling else ""),
             lambda variant, N=_N: cross_entropy.grid(variant, N),
-            {"N": _N, "V": _V, "LD": _LD, "SCALE": 1 / (3 * _N), "GRADIENT": _gradient},
-            {"targets": ints(_V, _N)},
+            {
+                "N": _N,
+                "V": _V,
+                "LD": _LD,
+                "SCALE": 1 / (3 * _N),
+                "GRADIENT": _gradient,
+                "LOSS_SCALING": _scaling,
+            },
+            {
+                "targets": ints(_V, _N),
+                "loss_scale": np.array([1024.0], np.float32) if _scaling else None,
+            },
             {"logits": logits(_N, _V, _LD), "losses": poisoned(_N)},
             only=lambda variant, LD=_LD: cross_entropy.fitting(LD).get(variant, True),
+            half=["logits"] if _scaling or not _gradient else [],
         )
 for _N, _V, _LD in ((1, 1, 64), (70, 5, 8), (3, 1021, 1024)):
     _targets, _logits = ints(_V, _N), np.round(logits(_N, _V, _LD))  # rounded, so that some are equal
@@ -234,6 +280,7 @@ for _shape in ATTENTION:
         _constants,
         {"qkv": _qkv},
         {"out": poisoned(_rows * _HS), "lse": poisoned(_rows)},
+        half=["qkv", "out"],
     )
     case(
         "attention.backward_delta",
@@ -242,6 +289,7 @@ for _shape in ATTENTION:
         _constants,
         {"result": _out.transpose(0, 2, 1, 3).astype(np.float32), "dout": _dout},
         {"delta": poisoned(_rows)},
+        half=["result", "dout"],
     )
     for _entry in ("backward_query", "backward_key_value"):
         case(
@@ -258,6 +306,7 @@ for _shape in ATTENTION:
             {"dqkv": poisoned(3 * _rows * _HS)},
             only=_backward,
             floor=1e-6,  # of the terms that cancel
+            half=["qkv", "dout", "dqkv"],
         )
 
 for _NH, _HS, _at in ((1, 1, 0), (3, 16, 1), (2, 5, 255), (1, 128, 256), (2, 64, 523)):

@@ -40,6 +40,7 @@ for _B, _T, _C, _V in ((1, 1, 1, 1), (2, 7, 5, 11), (3, 64, 48, 100), (2, 37, 67
             {"N": _N, **_part},
             {"tokens": _tokens, "chains": _links, "dout": _dout},
             {"dtoken_table": normal(_count, _C)},
+            half=["dout"],
         )
     case(
         "embedding.chain",
@@ -57,6 +58,7 @@ for _B, _T, _C, _V in ((1, 1, 1, 1), (2, 7, 5, 11), (3, 64, 48, 100), (2, 37, 67
             {"N": _N, "T": _T, "C": _C, "ADD": _add},
             {"dout": _dout},
             {"dposition_table": normal(_T * _C) if _add else poisoned(_T * _C)},
+            half=["dout"],
         )
     _at = _T - 1
     _half = int(_tokens[_at]) // 2
@@ -97,21 +99,25 @@ for _N, _groups in ((1, 1), (257, 1), (1000, 4), (70001, 128)):
 for _slots, _flaw, _loss in ((1, 0, 2.5), (300, 0, 2.5), (300, 1, 2.5), (5, 0, np.inf), (5, 0, np.nan)):
     _flaws = np.zeros(_slots, np.uint32)
     _flaws[-1] = _flaw
-    for _clip in (0.5, 1e9):
+    for _clip, _scaling in ((0.5, False), (1e9, False), (0.5, True)):
         case(
             "adamw.norm_total",
-            f"{_slots}-{_flaw}-{_loss}-{_clip}",
+            f"{_slots}-{_flaw}-{_loss}-{_clip}" + ("-scaled" if _scaling else ""),
             (1, 1, 1),
-            {"SLOTS": _slots, "CLIP": _clip},
-            {"all_squares": normal(_slots) ** 2, "all_flaws": _flaws},
+            {"SLOTS": _slots, "CLIP": _clip, "LOSS_SCALING": _scaling},
+            {
+                "all_squares": (16 if _scaling else 1) * normal(_slots) ** 2,
+                "all_flaws": _flaws,
+                "loss_scale": np.array([8.0], np.float32) if _scaling else None,
+            },
             {"scalars": np.array([_loss, *poisoned(3)], np.float32)},
         )
 
 for _N in (1, 257, 1031):
-    for _beta1, _beta2, _decay in ((0.9, 0.95, 0.1), (0.9, 0.999, 0.0)):
+    for _beta1, _beta2, _decay, _copy in ((0.9, 0.95, 0.1, False), (0.9, 0.999, 0.0, True)):
         case(
             "adamw.update",
-            f"{_N}-{_decay}",
+            f"{_N}-{_decay}" + ("-copy" if _copy else ""),
             linear_grid(-(-_N // 256)),
             {
                 "N": _N,
@@ -120,6 +126,7 @@ for _N in (1, 257, 1031):
                 "VARIANCE_RATE": 1 - _beta2,
                 "EPSILON": 1e-8,
                 "DECAY": _decay,
+                "COPY": _copy,
             },
             {
                 "gradient": normal(_N),
@@ -127,18 +134,38 @@ for _N in (1, 257, 1031):
                 "schedule": np.abs(normal(5, 4)) + 0.01,
                 "counters": u32(3, 2, 1, 0),
             },
-            {"parameter": normal(_N), "mean": normal(_N), "variance": normal(_N) ** 2},
+            {
+                "parameter": normal(_N),
+                "mean": normal(_N),
+                "variance": normal(_N) ** 2,
+                "copy": poisoned(_N, np.float16) if _copy else None,
+            },
         )
+    case(
+        "cast.convert",
+        f"{_N}",
+        linear_grid(-(-_N // 256)),
+        {"N": _N},
+        {"x": normal(_N)},
+        {"out": poisoned(_N, np.float16)},
+    )
 
 for _step, _good in ((0, 1.0), (9, 0.0)):
-    case(
-        "adamw.finish",
-        f"{_step}",
-        (1, 1, 1),
-        {"RING": 4},
-        {"scalars": np.array([2.5, 0.7, 1.0, _good], np.float32), "schedule": normal(10, 4)},
-        {"counts": u32(_step, _step, 0, 5), "ring": poisoned(16)},
-    )
+    # In mixed precision: no loss scale; one that stays, grows with its fourth good step, or is at its least
+    for _scale, _streak in ((None, None), (256.0, 2), (256.0, 3), (1.0, 0)):
+        case(
+            "adamw.finish",
+            f"{_step}" + (f"-{_scale}-{_streak}" if _scale else ""),
+            (1, 1, 1),
+            {"RING": 4, "LOSS_SCALING": _scale is not None, "GROWTH": 4},
+            {"scalars": np.array([2.5, 0.7, 1.0, _good], np.float32), "schedule": normal(10, 4)},
+            {
+                "counts": u32(_step, _step, 0, 5),
+                "ring": poisoned(16),
+                "next_loss_scale": np.array([_scale], np.float32) if _scale else None,
+                "streak": u32(_streak) if _streak is not None else None,
+            },
+        )
 
 
 # ---------------------------------------------------------------- random numbers and samples

@@ -8,13 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.devices import Device
-from trainer.kernels import GPU_VARIANTS, SOFTWARE_VARIANTS, Constant, entry_points, variants
+from trainer.kernels import (
+    GPU_VARIANTS,
+    HALF,
+    SOFTWARE_VARIANTS,
+    Constant,
+    MatrixUnits,
+    entry_points,
+    needs,
+    variants,
+)
 from trainer.plan import Grid, Plan
 
 GUARD = 64  # elements behind every binding: NaN where it is read, and not to be touched where it is written
-POISON = {np.dtype(np.float32): -12345.0, np.dtype(np.uint32): 0xDEADBEEF}
-# |got - expected| <= TOLERANCE · (|expected| + root mean square of what the kernel wrote)
+POISON = {np.dtype(np.float32): -12345.0, np.dtype(np.float16): -12344.0, np.dtype(np.uint32): 0xDEADBEEF}
+DTYPES = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16", np.dtype(np.uint32): "u32"}
+# |got - expected| <= tolerance · (|expected| + root mean square of what the kernel wrote)
 TOLERANCE = 2e-5
+# Kernels compute in f32 whatever they store, so got and expected are the f16 nearest to two numbers that
+# differ by less than TOLERANCE: the same one, or neighbours, which are 2^-10 apart at most.
+HALF_TOLERANCE = 2.0**-10
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class Case:
     variants: tuple[str, ...]
     exact: bool = False  # equal to the bit on every device
     floor: float = 0.0  # absolute error to allow where results are differences of larger terms
+    for_units: Callable[[MatrixUnits], tuple[Grid, dict[str, Constant]]] | None = None  # matmul_units' own
 
     @property
     def name(self) -> str:
@@ -49,26 +63,36 @@ def variants_of(kernel: str) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: (name != op, name)))
 
 
+def features(case: Case, variant: str) -> frozenset[str]:
+    """What a device must have to run this."""
+    arrays = (*case.read.values(), *case.written.values())
+    half = any(array is not None and array.dtype == np.float16 for array in arrays)
+    return needs(variant).features | ({HALF} if half else set())
+
+
 async def run(device: Device, case: Case, variant: str, times: int = 1) -> list[dict[str, np.ndarray]]:
     """What the written bindings hold, guards included, after each of `times` runs from the same start."""
     plan = Plan()
     start: dict[str, np.ndarray] = {}
     for name, values in {**case.read, **case.written}.items():
         if values is not None:
-            guard = np.float32(np.nan) if values.dtype == np.float32 else np.uint32(0xFFFFFFFF)
+            guard = values.dtype.type(0xFFFFFFFF if values.dtype == np.uint32 else np.nan)
             if name in case.written:
                 guard = values.dtype.type(POISON[values.dtype])
             start[name] = np.concatenate([values.ravel(), np.full(GUARD, guard, values.dtype)])
     tensors = {
-        name: plan.tensor(name, values.shape, "f32" if values.dtype == np.float32 else "u32", "state")
-        for name, values in start.items()
+        name: plan.tensor(name, values.shape, DTYPES[values.dtype], "state") for name, values in start.items()
     }
+    grid, own = case.grid(variant), {}
+    if variant == "matmul_units":
+        assert case.for_units is not None
+        grid, own = case.for_units(device.info.units)
     with plan.program("case"):
         plan.dispatch(
             case.kernel,
             variant=variant,
-            grid=case.grid(variant),
-            constants=case.constants,
+            grid=grid,
+            constants={**case.constants, **own},
             **{name: tensors.get(name) for name in (*case.read, *case.written)},
         )
     plan.finish()
@@ -76,11 +100,13 @@ async def run(device: Device, case: Case, variant: str, times: int = 1) -> list[
     results = []
     for _ in range(times):
         for name, values in start.items():
-            await executable.write(tensors[name], values.tobytes())
+            await executable.write(tensors[name], values.tobytes().ljust(tensors[name].nbytes, b"\0"))
         executable.run(["case"])
         results.append(
             {
-                name: np.frombuffer(await executable.read(tensors[name]), start[name].dtype)
+                name: np.frombuffer(await executable.read(tensors[name]), start[name].dtype)[
+                    : start[name].size
+                ]
                 for name, values in case.written.items()
                 if values is not None
             }
@@ -104,7 +130,7 @@ def assert_close(case: Case, got: Mapping[str, np.ndarray], expected: Mapping[st
             expected[name][:size],
             before.ravel(),
             case.exact,
-            case.floor / TOLERANCE,
+            case.floor,
         )
     assert wrote, f"{case.name} changes nothing, so it tests nothing"
 
@@ -115,7 +141,7 @@ def assert_arrays_close(
     expected: np.ndarray,
     before: np.ndarray | None = None,
     exact: bool = False,
-    least_scale: float = 0.0,
+    floor: float = 0.0,
 ) -> None:
     """Equal within the tolerance; the message names the worst element. `before` says what was changed."""
     if exact or got.dtype == np.uint32:
@@ -125,12 +151,13 @@ def assert_arrays_close(
     finite = np.isfinite(expected)
     changed = expected[finite if before is None else finite & (expected != before)]
     scale = np.sqrt(np.mean(np.square(changed, dtype=np.float64))) if changed.size else 0.0
-    scale = max(scale, least_scale)
+    tolerance = HALF_TOLERANCE if got.dtype == np.float16 else TOLERANCE
+    scale = max(scale, floor / tolerance)
     with np.errstate(invalid="ignore"):
         error = np.abs(got.astype(np.float64) - expected) / (np.abs(expected) + scale + 1e-30)
     error = np.where(np.isfinite(got) & finite, error, np.where(np.isfinite(got) == finite, 0.0, np.inf))
     worst = int(error.argmax())
-    assert error[worst] <= TOLERANCE, (
+    assert error[worst] <= tolerance, (
         f"{name}[{worst}] is {got[worst]!r}, not {expected[worst]!r}: "
-        f"off by {error[worst]:.1e} of its scale, over {TOLERANCE:.0e}"
+        f"off by {error[worst]:.1e} of its scale, over {tolerance:.0e}"
     )

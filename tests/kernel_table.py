@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from kernel_runs import Case, variants_of
 
-from trainer.kernels import Constant
+from trainer.kernels import Constant, MatrixUnits
 from trainer.plan import Grid
 
 CASES: list[Case] = []
@@ -37,10 +37,34 @@ def case(
     exact: bool = False,
     floor: float = 0.0,
     only: Callable[[str], bool] = lambda variant: True,
+    half: Collection[str] = (),
+    for_units: Callable[[MatrixUnits], tuple[Grid, dict[str, Constant]]] | None = None,
 ) -> None:
+    """Adds a case; with `half`, another one whose bindings of these names are stored as f16."""
     by_variant = grid if callable(grid) else lambda variant: grid
     names = tuple(filter(only, variants_of(kernel)))
-    CASES.append(Case(kernel, label, constants, read, written, by_variant, names, exact, floor))
+    CASES.append(Case(kernel, label, constants, read, written, by_variant, names, exact, floor, for_units))
+    if half:
+        case(
+            kernel,
+            f"{label}-half",
+            grid,
+            constants,
+            halved(read, half),
+            halved(written, half),
+            exact=exact,
+            floor=floor,
+            only=only,
+            for_units=for_units,
+        )
+
+
+def halved(arrays: Mapping[str, np.ndarray | None], names: Collection[str]) -> dict[str, np.ndarray | None]:
+    """`arrays`, those of `names` rounded to f16."""
+    return {
+        name: array.astype(np.float16) if array is not None and name in names else array
+        for name, array in arrays.items()
+    }
 
 
 def groups(threads: int, size: int = 64) -> Grid:

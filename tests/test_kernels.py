@@ -8,13 +8,14 @@ import re
 import numpy as np
 import pytest
 from kernel_cases import CASES
-from kernel_runs import Case, assert_arrays_close, assert_close, run, variants_of
+from kernel_runs import Case, assert_arrays_close, assert_close, features, run, variants_of
 from kernel_table import normal
 
 from trainer import kernels
 from trainer.devices import Device
-from trainer.devices.native import NativeDevice
+from trainer.devices.native import UNITS_WORKGROUP_BYTES, NativeDevice
 from trainer.devices.reference import twin
+from trainer.errors import DeviceError
 from trainer.ops.matmul import matmul
 from trainer.plan import Plan
 
@@ -25,6 +26,11 @@ BY_VARIANT = [
 
 @pytest.mark.parametrize(("case", "variant"), BY_VARIANT)
 def test_native_agrees_with_the_twin(case: Case, variant: str, native: Device, reference64: Device) -> None:
+    missing = features(case, variant) - set(native.info.enabled)
+    if missing:  # that a device is not given what it cannot compute is tested then
+        with pytest.raises(DeviceError, match=min(missing)):
+            asyncio.run(run(native, case, variant))
+        return
     expected = asyncio.run(run(reference64, case, variant))[0]
     got, again = asyncio.run(run(native, case, variant, times=2))
     assert_close(case, got, expected)
@@ -109,24 +115,30 @@ def test_every_case_and_every_preference_names_a_kernel_that_exists() -> None:
 # ---------------------------------------------------------------- WebGPU's default limits
 
 MAX_STORAGE_BUFFERS, MAX_INVOCATIONS, MAX_WORKGROUP_BYTES = 8, 256, 16 << 10
-SIZES = {"f32": 4, "u32": 4, "vec2<f32>": 8, "vec4<f32>": 16, "bool": 4}
+SIZES = {"f32": 4, "u32": 4, "vec2<f32>": 8, "vec4<f32>": 16, "vec4<u32>": 16, "bool": 4}
 
 
 def evaluate(expression: str, constants: dict[str, int]) -> int:
     """A WGSL const-expression of integers."""
     python = re.sub(r"\b(\d+)u\b", r"\1", expression).replace("/", "//")
-    return int(eval(python, {"__builtins__": {}}, {"min": min, "max": max, **constants}))
+    functions = {"min": min, "max": max, "select": lambda no, yes, which: yes if which else no}
+    return int(eval(python, {"__builtins__": {}}, {**functions, **constants}))
+
+
+def constants_of(code: str) -> dict[str, int]:
+    """The module's constants that are integers or bools."""
+    constants = {"true": 1, "false": 0}
+    for name, value in re.findall(r"^const (\w+)(?:: \w+)? = ([^;]+);", code, re.MULTILINE):
+        if not re.search(r"\d\.\d|0x", value):
+            constants[name] = evaluate(value, constants)
+    return constants
 
 
 def workgroup_bytes(code: str) -> int:
     """Bytes of all `var<workgroup>` of a module; every declaration must be understood."""
-    constants: dict[str, int] = {}
-    for name, value in re.findall(r"^const (\w+)(?:: u32)? = ([^;]+);", code, re.MULTILINE):
-        if not re.search(r"\d\.\d|0x|true|false", value):
-            constants[name] = evaluate(value, constants)
-    total = 0
+    constants, total = constants_of(code), 0
     for declared in re.findall(r"var<workgroup>\s+\w+\s*:\s*([^;]+);", code):
-        array = re.fullmatch(r"array<(vec[24]<f32>|\w+),\s*([^>]+)>", declared)
+        array = re.fullmatch(r"array<(vec[24]<[fu]32>|\w+),\s*([^>]+)>", declared)
         total += SIZES[array[1]] * evaluate(array[2], constants) if array else SIZES[declared]
     assert code.count("var<workgroup>") == len(re.findall(r"var<workgroup>\s+\w+\s*:\s*[^;]+;", code))
     return total
@@ -135,11 +147,19 @@ def workgroup_bytes(code: str) -> int:
 @pytest.mark.parametrize(("case", "variant"), BY_VARIANT)
 def test_kernels_keep_to_the_default_limits(case: Case, variant: str) -> None:
     entry = case.kernel.split(".")[1]
-    code = kernels.module(variant, entry, case.constants)
+    constants, most = dict(case.constants), MAX_WORKGROUP_BYTES
+    if variant == "matmul_units":
+        assert case.for_units is not None
+        constants |= case.for_units(kernels.MatrixUnits())[1]
+        most = UNITS_WORKGROUP_BYTES
+    arrays = {**case.read, **case.written}.items()
+    dtypes = {name: "f16" for name, array in arrays if array is not None and array.dtype == np.float16}
+    code = re.sub(r"//[^\n]*", "", kernels.module(variant, entry, constants, dtypes))
     sizes = re.findall(r"@workgroup_size\(([^)]*)\)", code)
     assert len(sizes) == 1, "a module has one entry point"
-    assert np.prod([int(size) for size in sizes[0].split(",")]) <= MAX_INVOCATIONS
-    assert workgroup_bytes(re.sub(r"//[^\n]*", "", code)) <= MAX_WORKGROUP_BYTES
+    threads = [evaluate(size, constants_of(code)) for size in sizes[0].split(",")]
+    assert np.prod(threads) <= MAX_INVOCATIONS
+    assert workgroup_bytes(code) <= most
     assert len(kernels.bindings(variant, entry)) <= MAX_STORAGE_BUFFERS
 
 

@@ -31,6 +31,10 @@ def fold(kernel: str, variant: str = "") -> Case:
     if kernel in ("random.normal", "random.fill"):
         constants = {"N": BEYOND, "VALUE": 0.5, "STD": 1.0, "SEED": 1, "STREAM": 2, "FIRST": 0}
         written = {"out": poisoned(BEYOND)}
+    elif kernel == "cast.convert":
+        size = MAX_GRID * 256 + 70
+        constants["N"], grid = size, linear_grid(-(-size // 256))
+        read, written = {"x": normal(size)}, {"out": poisoned(size, np.float16)}
     elif kernel == "embedding.forward":
         constants |= {"T": N, "FIRST": 0, "COUNT": 3}
         read = {"tokens": u32(*(i % 3 for i in range(N)))}
@@ -55,8 +59,8 @@ def fold(kernel: str, variant: str = "") -> Case:
             written = {"dx": poisoned(rows * 3)}
     elif kernel == "cross_entropy.forward_backward":
         rows, grid = MAX_GRID + 3, cross_entropy.grid(name, MAX_GRID + 3)
-        constants = {"N": rows, "V": 2, "LD": 4, "SCALE": 0.5, "GRADIENT": True}
-        read = {"targets": u32(*(i % 2 for i in range(rows)))}
+        constants = {"N": rows, "V": 2, "LD": 4, "SCALE": 0.5, "GRADIENT": True, "LOSS_SCALING": False}
+        read = {"targets": u32(*(i % 2 for i in range(rows))), "loss_scale": None}
         written = {"logits": normal(rows, 4), "losses": poisoned(rows)}
     return Case(kernel, "folded", constants, read, written, lambda _: grid, (name,))
 
@@ -64,6 +68,7 @@ def fold(kernel: str, variant: str = "") -> Case:
 FOLDING = {
     "random.normal": "random",
     "random.fill": "random",
+    "cast.convert": "cast",
     "embedding.forward": "embedding",
     "embedding.backward_tokens": "embedding",
     "embedding.backward_positions": "embedding",
@@ -101,6 +106,7 @@ def test_adamw_folds_into_two_dimensions(device: Device) -> None:
         "VARIANCE_RATE": 0.05,
         "EPSILON": 1e-8,
         "DECAY": 0.1,
+        "COPY": False,
     }
     with plan.program("update"):
         plan.dispatch(
@@ -114,6 +120,7 @@ def test_adamw_folds_into_two_dimensions(device: Device) -> None:
             parameter=whole["parameter"],
             mean=whole["mean"],
             variance=whole["variance"],
+            copy=None,
         )
     plan.finish()
     values = {name: np.abs(normal(tail)) for name in whole}

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 # Run where nothing but the wheel is installed: what the page has, too.
 PLAN = """
 import trainer
-from trainer import corpus, kernels
+from trainer import corpus
 from trainer.config import PRESETS
 from trainer.model import build
 
@@ -27,7 +27,7 @@ preset = PRESETS["nano"]
 model = build(preset.model, train=preset.train, tokens=100_000, evaluation_batch=2, generate=True)
 for program in model.plan.programs.values():
     for dispatch in program.dispatches:
-        kernels.module(dispatch.variant, dispatch.kernel.split(".")[1], dispatch.constants)
+        dispatch.code
 print(trainer.__file__)
 print(len(model.plan.programs), len(corpus.read_bundled()))
 """

@@ -18,12 +18,21 @@ MAX_VOCAB = 65_535  # token ids are stored as u16, and 65,535 of them leave one 
 
 
 def option(
-    default: Any, help: str, *, low: float = 0, high: float | None = None, above: float | None = None
+    default: Any,
+    help: str,
+    *,
+    low: float = 0,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field with a default, the help text that the CLI and the page show, and its range:
-    from `low` (or only above `above`) to `high`.
+    from `low` (or only above `above`) to `high`, or the `choices` there are.
     """
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "above": above})
+    return field(
+        default=default,
+        metadata={"help": help, "low": low, "high": high, "above": above, "choices": choices},
+    )
 
 
 def check(config: Any) -> None:
@@ -33,6 +42,9 @@ def check(config: Any) -> None:
         kinds, most = KINDS[str(f.type)]
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise ConfigError(f"{name} is {value!r}", f"give --{name} a value of type {f.type}")
+        choices = f.metadata["choices"]
+        if choices and value not in choices:
+            raise ConfigError(f"{name} is {value!r}", f"give --{name} one of {', '.join(choices)}")
         low, high, above = f.metadata["low"], f.metadata["high"], f.metadata["above"]
         if isinstance(value, str) or (low <= value <= (high or most) and (above is None or value > above)):
             continue
@@ -91,6 +103,11 @@ class TrainConfig:
     beta2: float = option(0.95, "AdamW's decay of the squared gradient's mean", high=1)
     epsilon: float = option(1e-8, "AdamW's term against division by zero", above=0)
     clip: float = option(1.0, "largest global gradient norm; longer gradients are scaled down to it", above=0)
+    precision: str = option(
+        "f32",
+        "f32, or mixed: products in f16, weights and optimiser in f32; needs a device with shader-f16",
+        choices=("f32", "mixed"),
+    )
     seed: int = option(1337, "seed of weights, windows and samples")
     eval_every: int = option(50, "steps between validation losses (0: only at the end)")
     eval_batches: int = option(8, "batches averaged for a validation loss", low=1)

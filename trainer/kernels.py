@@ -1,8 +1,9 @@
 """The shader files, what each entry point binds, and which variant of an op runs where.
 
 Kernels are real `.wgsl` files. All that goes in front of one is a generated prologue of lines like
-`const NAME: u32 = 8u;`, one for each constant of the dispatch; the file's other entry points, which have
-constants of their own, are left out.
+`const NAME: u32 = 8u;`, one for each constant of the dispatch, and like `alias x_type = f16;`, which say what
+the numbers of a binding are stored as; the file's other entry points, which have constants of their own, are
+left out. So one source serves f32 and f16: it reads `f32(x[i])`, computes in f32, and writes `x_type(value)`.
 """
 
 from __future__ import annotations
@@ -20,21 +21,71 @@ Constant = int | float | bool
 _FOLDERS = (Path(__file__).parent / "shaders", Path(__file__).parent.parent / "shaders")
 
 
+HALF = "shader-f16"  # the feature that f16 takes
+MATRIX_UNITS = "chromium-experimental-subgroup-matrix"
+
+
+@dataclass(frozen=True)
+class MatrixUnits:
+    """Units that multiply fragments of f16 and add up in f32: the sizes of the device's own."""
+
+    side: int = 16  # rows and columns of a fragment
+    lanes: int = 32  # threads of a subgroup
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a variant asks of a device beyond WebGPU's defaults."""
+
+    features: frozenset[str] = frozenset()
+    directives: tuple[str, ...] = ()  # lines that stand before everything else in its modules
+    half: frozenset[str] = frozenset()  # bindings that store f16 and nothing else
+
+
+NEEDS = {
+    "matmul_units": Needs(
+        features=frozenset({HALF, MATRIX_UNITS, "subgroups"}),
+        directives=(
+            "diagnostic(off, chromium.subgroup_matrix_uniformity);",
+            "diagnostic(off, subgroup_uniformity);",
+            "enable f16;",
+            "enable subgroups;",
+            "enable chromium_experimental_subgroup_matrix;",
+        ),
+        half=frozenset({"a", "b"}),
+    )
+}
+
+
+def needs(variant: str) -> Needs:
+    """What a variant asks of a device."""
+    return NEEDS.get(variant, Needs())
+
+
 @dataclass(frozen=True)
 class Tuning:
     """Which variants a plan uses. `software` says that the device is a CPU in disguise, where workgroup
-    barriers are dear; `pinned` fixes an op's variant, for tests and benchmarks.
+    barriers are dear; `features` are those that kernels may use, and `units` the sizes of its matrix units;
+    `pinned` fixes an op's variant, for tests and benchmarks.
     """
 
     software: bool = True
     pinned: Mapping[str, str] = field(default_factory=dict)
+    features: frozenset[str] = frozenset()
+    units: MatrixUnits = MatrixUnits()
 
     def choose(self, op: str, fitting: Mapping[str, bool]) -> str:
-        """The variant of `op` to run: the first of its preferences that fits the shapes at hand."""
+        """The variant of `op` to run: the first of its preferences that the device has the features for, and
+        that fits the shapes at hand.
+        """
         if op in self.pinned:
             return self.pinned[op]
         preferences = SOFTWARE_VARIANTS if self.software else GPU_VARIANTS
-        return next(name for name in preferences[op] if fitting.get(name, True))
+        return next(
+            name
+            for name in preferences[op]
+            if fitting.get(name, True) and needs(name).features <= self.features
+        )
 
 
 # Mesa's software renderer (22.3) silently leaves a thread's loops after this many iterations in all.
@@ -48,7 +99,7 @@ SOFTWARE_VARIANTS = {
     "cross_entropy": ("cross_entropy", "cross_entropy_rows"),
 }
 GPU_VARIANTS = {
-    "matmul": ("matmul_tiled", "matmul_direct", "matmul"),
+    "matmul": ("matmul_units", "matmul_tiled", "matmul_direct", "matmul"),
     "layernorm": ("layernorm_rows", "layernorm"),
     "attention": ("attention_tiled", "attention"),
     "cross_entropy": ("cross_entropy_rows", "cross_entropy"),
@@ -72,22 +123,41 @@ def variants() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in folder.glob("*.wgsl")))
 
 
-def prologue(constants: Mapping[str, Constant]) -> str:
-    """WGSL declarations of a dispatch's constants.
+def prologue(constants: Mapping[str, Constant], dtypes: Mapping[str, str] | None = None) -> str:
+    """WGSL declarations of a dispatch's constants, and of what its bindings store.
 
-    >>> prologue({"N": 8, "ADD": True})
-    'const ADD: bool = true;\\nconst N: u32 = 8u;\\n'
+    >>> prologue({"N": 8, "ADD": True}, {"x": "f16"})
+    'enable f16;\\nalias x_type = f16;\\nconst ADD: bool = true;\\nconst N: u32 = 8u;\\n'
     """
-    return "".join(f"const {name}: {_declare(constants[name])};\n" for name in sorted(constants))
+    dtypes = dtypes or {}
+    lines = ["enable f16;"] if "f16" in dtypes.values() else []
+    lines += [f"alias {name}_type = {dtypes[name]};" for name in sorted(dtypes)]
+    lines += [f"const {name}: {_declare(constants[name])};" for name in sorted(constants)]
+    return "".join(f"{line}\n" for line in lines)
 
 
-def module(variant: str, entry: str, constants: Mapping[str, Constant]) -> str:
-    """The WGSL module of one kernel: prologue, and the file with no other entry point than `entry`."""
+def module(
+    variant: str,
+    entry: str,
+    constants: Mapping[str, Constant],
+    dtypes: Mapping[str, str] | None = None,
+) -> str:
+    """The WGSL module of one kernel: prologue, and the file with no other entry point than `entry`.
+
+    `dtypes` says what bindings store: "f32" or "f16" where the file has a type `<binding>_type`. Raises
+    ValueError for f16 elsewhere, and where the file wants it and does not get it.
+    """
     code = source(variant)
+    typed, half = typed_bindings(variant), needs(variant).half
+    stored = {name: (dtypes or {}).get(name, "f32") for name in typed}
+    for name, dtype in (dtypes or {}).items():
+        if name not in typed and (dtype == "f16") != (name in half):
+            raise ValueError(f"{variant} takes no {name} in {dtype}")
     for match in reversed(list(_ENTRY_POINT.finditer(code))):
         if match[1] != entry:
             code = code[: match.start()] + code[_end_of_body(code, match.end()) :]
-    return prologue(constants) + code
+    directives = "".join(f"{line}\n" for line in needs(variant).directives)
+    return directives + prologue(constants, stored) + code
 
 
 def _declare(value: Constant) -> str:
@@ -102,6 +172,7 @@ def _declare(value: Constant) -> str:
 _BINDING = re.compile(
     r"@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>\s*(\w+)\s*:", re.MULTILINE
 )
+_TYPED = re.compile(r"\b([a-z]\w*)_type\b")
 _FUNCTION = re.compile(r"\bfn\s+(\w+)\s*\(")
 _ENTRY_POINT = re.compile(r"@compute\b[^{;]*?\bfn\s+(\w+)")
 
@@ -129,6 +200,13 @@ def bindings(variant: str, entry: str) -> dict[str, tuple[int, str]]:
 def binding_modes(variant: str, entry: str) -> dict[str, str]:
     """What an entry point binds: name → "read" or "read_write"."""
     return {name: mode for name, (_, mode) in bindings(variant, entry).items()}
+
+
+@cache
+def typed_bindings(variant: str) -> tuple[str, ...]:
+    """The bindings of a shader file that may store f32 or f16: those that have a type of their own."""
+    code = re.sub(r"//[^\n]*", "", source(variant))
+    return tuple(sorted(set(_TYPED.findall(code))))
 
 
 @cache

@@ -4,28 +4,37 @@ init            weights from the seed
 micro           one micro-batch: windows, forward, loss, backward; gradients are written
 micro_add       the same for the step's further micro-batches; gradients are added
 update          gradient norm, clip, AdamW, the ring buffer's row
+halve           f16 copies of all matrices: after weights were made or loaded, in mixed precision
 evaluate        losses of `model.evaluation.inputs` against its targets, and which targets came first
 prefill         keys and values of a prompt into the cache
 decode          one more token: embed, attend to the cache, choose
+
+In mixed precision, the micro-batches compute with f16 copies of the matrices, which AdamW writes beside the
+f32 weights, and store activations and their gradients in f16. In f32 stay the residual stream, which many
+small terms are added to, the gradients of weights, the optimiser, and evaluation and generation: what they
+say is of the weights that a checkpoint holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 
 from trainer.config import ModelConfig, TrainConfig
+from trainer.errors import DeviceError
 from trainer.gpt2_format import EMBEDDING, parameter_shapes
-from trainer.kernels import Tuning
+from trainer.kernels import HALF, Tuning
 from trainer.ops import random, sampling
-from trainer.ops.adamw import Piece, StepState, adamw
+from trainer.ops.adamw import FIRST_LOSS_SCALE, Piece, StepState, adamw
 from trainer.ops.attention import attention, attention_one
+from trainer.ops.cast import cast
 from trainer.ops.cross_entropy import head_logits, head_loss, mean_loss
 from trainer.ops.embedding import embedding, embedding_one
 from trainer.ops.layernorm import layernorm
 from trainer.ops.matmul import feed_forward, linear
 from trainer.ops.sampling import Sampler
-from trainer.plan import ALIGNMENT, MAX_BUFFER, Plan, Tape, Tensor, binding_pieces, round_up
+from trainer.plan import ALIGNMENT, ITEM_SIZE, MAX_BUFFER, Plan, Tape, Tensor, binding_pieces, round_up
 
 RING = 256  # steps whose losses the GPU keeps until they are read
 ARENAS = ("parameter", "gradient", "mean", "variance")
@@ -80,10 +89,17 @@ def build(
     seed: int = 0,
 ) -> Model:
     """The plan of a model for what is asked for: training on a dataset of `tokens` tokens, evaluation with
-    `evaluation_batch` windows at a time, generation. Raises DeviceError where WebGPU's limits forbid it.
+    `evaluation_batch` windows at a time, generation. Raises DeviceError where WebGPU's limits forbid it, and
+    for mixed precision where the tuning has no f16.
     """
     plan = Plan(tuning)
-    builder = _Builder(config, plan, training=train is not None)
+    mixed = train is not None and train.precision == "mixed"
+    if mixed and HALF not in plan.tuning.features:
+        raise DeviceError(
+            f"mixed precision needs {HALF}, which this device does not give",
+            "use --precision f32, or another --device",
+        )
+    builder = _Builder(config, plan, training=train is not None, mixed=mixed)
     builder.init(train.seed if train else seed)
     training = builder.train(train, tokens) if train else None
     evaluation = builder.evaluate(evaluation_batch) if evaluation_batch else None
@@ -95,9 +111,10 @@ def build(
 class _Builder:
     """Appends the programs of one model to a plan."""
 
-    def __init__(self, config: ModelConfig, plan: Plan, *, training: bool) -> None:
+    def __init__(self, config: ModelConfig, plan: Plan, *, training: bool, mixed: bool) -> None:
         self.config = config
         self.plan = plan
+        self.loss_scale = plan.tensor("loss_scale", (1,), "f32", "state") if mixed else None
         self.padded_vocab = round_up(config.vocab, 64)  # rows of the table: whole vectors and tiles
         self.arenas = {role: _Arena(plan, role) for role in (ARENAS if training else ARENAS[:1])}
         # Matrices before vectors, so that weight decay applies to whole stretches of the arena.
@@ -108,6 +125,10 @@ class _Builder:
             layout = {name: self._stored_shape(name, shapes[name]) for name in names}
             self.tables[role] = arena.place(layout)
         self.parameters = {name: self.tables["parameter"][name].rows(0, shapes[name][0]) for name in shapes}
+        if mixed:
+            self.arenas["copy"] = _Arena(plan, "copy", "f16")
+            matrices = {name: t.shape for name, t in self.tables["parameter"].items() if len(t.shape) == 2}
+            self.tables["copy"] = self.arenas["copy"].place(matrices)
 
     def _stored_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (self.padded_vocab, shape[1]) if name == EMBEDDING else shape
@@ -124,13 +145,20 @@ class _Builder:
                     random.fill(self.plan, tensor, 1.0)
                 else:
                     random.fill(self.plan, tensor, 0.0)
+            if self.loss_scale:
+                random.fill(self.plan, self.loss_scale, FIRST_LOSS_SCALE)
 
     # ---------------------------------------------------------------- forward
 
-    def layer(self, i: int, part: str) -> tuple[Tensor, Tensor]:
+    def weight(self, tape: Tape, name: str) -> Tensor:
+        """The parameter called `name`, or its copy in what the tape's products take."""
+        copies = self.tables["copy"] if tape.dtype == "f16" else {}
+        return copies.get(name, self.tables["parameter"][name])
+
+    def layer(self, tape: Tape, i: int, part: str) -> tuple[Tensor, Tensor]:
         """Weight and bias of a part of block `i`."""
-        table = self.tables["parameter"]
-        return table[f"transformer.h.{i}.{part}.weight"], table[f"transformer.h.{i}.{part}.bias"]
+        name = f"transformer.h.{i}.{part}"
+        return self.weight(tape, f"{name}.weight"), self.weight(tape, f"{name}.bias")
 
     def embed(self, tape: Tape, tokens: Tensor) -> Tensor:
         table = self.tables["parameter"]
@@ -138,14 +166,15 @@ class _Builder:
 
     def query_key_value(self, tape: Tape, i: int, x: Tensor, out: Tensor | None = None) -> Tensor:
         """LayerNorm and the projection to q, k and v of block `i`: (N, C) → (N, 3C)."""
-        normed = layernorm(tape, "ln_1", x, *self.layer(i, "ln_1"))
-        return linear(tape, "qkv", normed, *self.layer(i, "attn.c_attn"), out=out)
+        normed = layernorm(tape, "ln_1", x, *self.layer(tape, i, "ln_1"))
+        return linear(tape, "qkv", normed, *self.layer(tape, i, "attn.c_attn"), out=out)
 
     def rest_of_block(self, tape: Tape, i: int, x: Tensor, attended: Tensor) -> Tensor:
         """Block `i` from attention's result on: (N, C) → (N, C)."""
-        x = linear(tape, "residual", attended, *self.layer(i, "attn.c_proj"), residual=x)
-        normed = layernorm(tape, "ln_2", x, *self.layer(i, "ln_2"))
-        return feed_forward(tape, normed, self.layer(i, "mlp.c_fc"), self.layer(i, "mlp.c_proj"), x)
+        x = linear(tape, "residual", attended, *self.layer(tape, i, "attn.c_proj"), residual=x)
+        normed = layernorm(tape, "ln_2", x, *self.layer(tape, i, "ln_2"))
+        fc, projection = self.layer(tape, i, "mlp.c_fc"), self.layer(tape, i, "mlp.c_proj")
+        return feed_forward(tape, normed, fc, projection, x)
 
     def blocks(self, tape: Tape, x: Tensor, attend: Callable[[int, Tensor], Tensor]) -> Tensor:
         """All blocks and the last LayerNorm; `attend(i, x)` is attention of block `i`, (N, C) → (N, C)."""
@@ -172,8 +201,17 @@ class _Builder:
             return attention(tape, self.query_key_value(tape, i, x), (shape[0], shape[1], shape[2]))
 
         x = self.blocks(tape, self.embed(tape, inputs), attend)
-        table = self.tables["parameter"][EMBEDDING]
-        head_loss(tape, x, table, targets, losses, vocab=self.config.vocab, scale=scale, hits=hits)
+        head_loss(
+            tape,
+            x,
+            self.weight(tape, EMBEDDING),
+            targets,
+            losses,
+            vocab=self.config.vocab,
+            scale=scale,
+            loss_scale=self.loss_scale if tape.training else None,
+            hits=hits,
+        )
 
     # ---------------------------------------------------------------- programs
 
@@ -184,6 +222,8 @@ class _Builder:
             plan.tensor("scalars", (4,), "f32", "state"),
             plan.tensor("schedule", (train.steps, 4), "f32", "state"),
             plan.tensor("ring", (RING, 4), "f32", "state"),
+            self.loss_scale,
+            plan.tensor("streak", (1,), "u32", "state") if self.loss_scale else None,
         )
         dataset = [
             plan.tensor(f"dataset.{i}", (-(-count // 2),), "u32", "state")
@@ -195,9 +235,11 @@ class _Builder:
             if accumulate and train.accumulate == 1:
                 continue
             with plan.program(name):
-                tape = Tape(plan, training=True, accumulate=accumulate)
-                for parameter, tensor in self.tables["parameter"].items():
-                    tape.known(tensor, self.tables["gradient"][parameter])
+                dtype = "f16" if self.loss_scale else "f32"
+                tape = Tape(plan, training=True, accumulate=accumulate, dtype=dtype)
+                for role in ("parameter", "copy"):
+                    for parameter, tensor in self.tables.get(role, {}).items():
+                        tape.known(tensor, self.tables["gradient"][parameter])
                 inputs, targets = random.windows(
                     plan, dataset, tokens, state.counters, (train.batch, T), train.seed
                 )
@@ -207,9 +249,17 @@ class _Builder:
                 tape.backward()
         with plan.program("update"):
             adamw(plan, self.pieces(), state, train)
+        if self.loss_scale:
+            with plan.program("halve"):
+                for piece in self.pieces():
+                    if piece.copy:
+                        cast(plan, piece.parameter, piece.copy)
         tables = {
-            role: {name: table[name].rows(0, self.parameters[name].shape[0]) for name in self.parameters}
-            for role, table in self.tables.items()
+            role: {
+                name: self.tables[role][name].rows(0, self.parameters[name].shape[0])
+                for name in self.parameters
+            }
+            for role in ARENAS
         }
         return Training(train, dataset, tokens, state, tables["gradient"], tables["mean"], tables["variance"])
 
@@ -218,8 +268,10 @@ class _Builder:
         pieces = []
         for segment, decay in enumerate(self.arenas["parameter"].decays):
             flat = [binding_pieces(self.arenas[role].segments[segment]) for role in ARENAS]
-            for views in zip(*flat, strict=True):
-                pieces.append(Piece(*(view for _, view in views), decay=decay))
+            copied = "copy" in self.arenas and decay
+            copies = binding_pieces(self.arenas["copy"].segments[segment]) if copied else repeat((0, None))
+            for (_, copy), *views in zip(copies, *flat, strict=False):
+                pieces.append(Piece(*(view for _, view in views), copy=copy, decay=decay))
         return pieces
 
     def evaluate(self, batch: int) -> Evaluation:
@@ -273,18 +325,19 @@ class _Builder:
 class _Arena:
     """Tensors laid out one after another in as few flat tensors ("segments") as buffers allow."""
 
-    def __init__(self, plan: Plan, role: str) -> None:
+    def __init__(self, plan: Plan, role: str, dtype: str = "f32") -> None:
         self.plan = plan
         self.role = role
+        self.dtype = dtype
         self.segments: list[Tensor] = []
         self.decays: list[bool] = []  # of each segment: matrices have weight decay
 
     def place(self, layout: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-        """Name → view; matrices and vectors never share a segment."""
+        """Name → view; matrices and vectors never share a segment. All dtypes have the same segments."""
         groups: list[list[str]] = []
         sizes: list[int] = []
         starts: dict[str, int] = {}
-        align = ALIGNMENT // 4
+        align = ALIGNMENT // ITEM_SIZE["f16"]  # where a binding may start in any dtype
         for name, shape in layout.items():
             size = round_up(Tensor(name, shape).size, align)
             decay = len(shape) > 1
@@ -297,7 +350,7 @@ class _Arena:
             sizes[-1] += size
         views = {}
         for i, (names, size) in enumerate(zip(groups, sizes, strict=True)):
-            segment = self.plan.tensor(f"arena.{self.role}.{i}", (size,), role=self.role)
+            segment = self.plan.tensor(f"arena.{self.role}.{i}", (size,), self.dtype, self.role)
             self.segments.append(segment)
             for name in names:
                 views[name] = segment.view(f"{self.role}.{name}", starts[name], layout[name])

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from trainer.errors import DeviceError
-from trainer.kernels import Constant, Tuning, binding_modes
+from trainer.kernels import Constant, Tuning, binding_modes, module
 
 # WebGPU's default limits: every device has at least these, so every plan keeps to them.
 MAX_BUFFER = 256 << 20  # bytes
@@ -30,6 +30,8 @@ MAX_BINDING = 128 << 20  # bytes
 ALIGNMENT = 256  # bytes; where a binding may start
 MAX_GRID = 65_535  # workgroups along one dimension
 MAX_BINDINGS = 8  # storage buffers of one dispatch
+
+ITEM_SIZE = {"f32": 4, "f16": 2, "u32": 4}  # bytes of an element
 
 Grid = tuple[int, int, int]
 
@@ -44,7 +46,7 @@ class Tensor:
 
     name: str
     shape: tuple[int, ...]
-    dtype: str = "f32"  # or "u32"
+    dtype: str = "f32"  # or "f16", "u32"
     role: str = "activation"
     base: Tensor | None = None  # the tensor that this one is a view of
     offset: int = 0  # elements from the start of `base`
@@ -56,8 +58,13 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes; f32 and u32 take four each."""
-        return 4 * self.size
+        """Bytes, in whole words as WebGPU binds and copies them."""
+        return round_up(ITEM_SIZE[self.dtype] * self.size, 4)
+
+    @property
+    def start(self) -> int:
+        """Bytes from the start of the tensor that owns the memory."""
+        return ITEM_SIZE[self.dtype] * self.offset
 
     @property
     def root(self) -> Tensor:
@@ -89,6 +96,17 @@ class Dispatch:
     constants: dict[str, Constant]
     bindings: dict[str, Tensor]
     grid: Grid
+
+    @property
+    def entry(self) -> str:
+        """The kernel's entry point."""
+        return self.kernel.split(".")[1]
+
+    @property
+    def code(self) -> str:
+        """The kernel's WGSL module."""
+        dtypes = {name: tensor.dtype for name, tensor in self.bindings.items()}
+        return module(self.variant, self.entry, self.constants, dtypes)
 
 
 @dataclass
@@ -187,7 +205,7 @@ class Plan:
                     "over a binding's 128 MiB",
                     "choose a smaller batch (more --accumulate keeps the step's size), width or context",
                 )
-            if tensor.offset * 4 % ALIGNMENT:
+            if tensor.start % ALIGNMENT:
                 raise ValueError(f"{kernel} binds {tensor.name} at an unaligned offset")
             bound[name] = tensor
         self._program.dispatches.append(Dispatch(kernel, variant, dict(constants), bound, grid))
@@ -250,7 +268,7 @@ class Plan:
     def place(self, tensor: Tensor) -> tuple[int, int, int]:
         """(buffer, offset, size) of a tensor or view, in bytes."""
         place = self.places[tensor.root]
-        return place.buffer, place.offset + 4 * tensor.offset, tensor.nbytes
+        return place.buffer, place.offset + tensor.start, tensor.nbytes
 
     @property
     def nbytes(self) -> int:
@@ -261,13 +279,15 @@ class Plan:
 class Tape:
     """Remembers, while a program's forward part is built, how to build its backward part.
 
-    `accumulate` says that parameter gradients are added to what earlier micro-batches left.
+    `accumulate` says that parameter gradients are added to what earlier micro-batches left. `dtype` is what
+    ops store activations and their gradients as, all but the residual stream.
     """
 
-    def __init__(self, plan: Plan, *, training: bool, accumulate: bool = False) -> None:
+    def __init__(self, plan: Plan, *, training: bool, accumulate: bool = False, dtype: str = "f32") -> None:
         self.plan = plan
         self.training = training
         self.accumulate = accumulate
+        self.dtype = dtype
         self._steps: list[Callable[[], None]] = []
         self._gradients: dict[Tensor, Tensor] = {}
         self._written: set[Tensor] = set()
@@ -293,7 +313,8 @@ class Tape:
     def target(self, tensor: Tensor) -> tuple[Tensor, bool]:
         """Where to write the gradient of `tensor`, and whether to add to what is there."""
         if tensor not in self._gradients:
-            self._gradients[tensor] = self.plan.activation(f"d{tensor.name.split('/')[-1]}", tensor.shape)
+            name = f"d{tensor.name.split('/')[-1]}"
+            self._gradients[tensor] = self.plan.activation(name, tensor.shape, self.dtype)
         gradient = self._gradients[tensor]
         add = gradient in self._written or (self.accumulate and gradient.role == "gradient")
         self._written.add(gradient)
@@ -308,7 +329,7 @@ class Tape:
 
 
 def binding_pieces(tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """(first element, flat view) of stretches of `tensor` that a binding can hold."""
+    """(first element, flat view) of stretches of `tensor` that a binding can hold, also were it f32."""
     most = MAX_BINDING // 4
     for start in range(0, tensor.size, most):
         size = min(most, tensor.size - start)

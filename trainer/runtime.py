@@ -61,11 +61,18 @@ class Runtime:
     async def initialise(self) -> None:
         """Make random weights from the seed that the model was built with."""
         self.executable.run(["init"])
+        await self.halve()
         await self.executable.finish()
 
     async def load(self, weights: Mapping[str, TensorData]) -> None:
         """Copy F32 weights, by the names of GPT2LMHeadModel, to the device."""
         await self.write_all(self.model.parameters, weights)
+        await self.halve()
+
+    async def halve(self) -> None:
+        """Bring the f16 copies of the weights up to date, where the model has them."""
+        if "halve" in self.model.plan.programs:
+            self.executable.run(["halve"])
 
     async def weights(self) -> dict[str, TensorData]:
         """The model's weights, F32."""

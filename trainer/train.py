@@ -223,10 +223,18 @@ class Trainer:
             "counters": ints(await self.runtime.executable.read(training.state.counters)),
             "seconds": self.seconds,
             "dataset": self._fingerprint,
+            **await self._loss_scaling(),
             **self.extra_state,
         }
         weights = await self.runtime.weights()
         return Snapshot(self.step, self.runtime.model.config, weights, self.tokenizer, state, optimizer)
+
+    async def _loss_scaling(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the loss scale, in mixed precision."""
+        state, read = self.training.state, self.runtime.executable.read
+        if state.loss_scale is None or state.streak is None:
+            return {}
+        return {"loss_scale": floats(await read(state.loss_scale)), "streak": ints(await read(state.streak))}
 
     # ---------------------------------------------------------------- the loop
 
@@ -305,7 +313,8 @@ class Trainer:
                 )
             )
             if skipped:
-                self.on_event(Notice(f"step {self.step} was not finite and changed nothing"))
+                effect = ", but halved the loss scale" if self.training.state.loss_scale else ""
+                self.on_event(Notice(f"step {self.step} was not finite and changed nothing{effect}"))
 
     async def _chores(self) -> None:
         config, step = self.config, self.step
@@ -393,7 +402,11 @@ class Trainer:
             values = {name: checkpoint.optimizer[f"{prefix}.{name}"] for name in tensors}
             await self.runtime.write_all(tensors, values)
         counters = checkpoint.state["counters"]
-        await self.runtime.executable.write(self.training.state.counters, pack_ints(counters))
+        state, write = self.training.state, self.runtime.executable.write
+        await write(state.counters, pack_ints(counters))
+        if state.loss_scale and state.streak:
+            await write(state.loss_scale, pack_floats(checkpoint.state["loss_scale"]))
+            await write(state.streak, pack_ints(checkpoint.state["streak"]))
         self.step = self._saved_step = counters[0]
         self.seconds = checkpoint.state["seconds"]
 

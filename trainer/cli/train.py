@@ -166,7 +166,7 @@ def resumed_job(args: argparse.Namespace) -> Job:
     refuse(args, ModelConfig, "the model of a run stays as it is")
     loaded = checkpoint.load(args.resume, resume=True)
     changes = given(args, TrainConfig)
-    for name in ("batch", "accumulate", "seed"):
+    for name in ("batch", "accumulate", "precision", "seed"):
         if name in changes:
             raise ConfigError(f"--resume and {flag_of(name)} exclude each other", "begin a new run for that")
     train = resumed_config(loaded, **changes)

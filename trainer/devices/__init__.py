@@ -13,7 +13,7 @@ from typing import Protocol
 
 from trainer.errors import DeviceError
 from trainer.events import Reader
-from trainer.kernels import Tuning
+from trainer.kernels import HALF, MatrixUnits, Tuning, needs
 from trainer.plan import Plan, Tensor
 
 
@@ -29,11 +29,13 @@ class DeviceInfo:
     features: tuple[str, ...] = ()
     limits: dict[str, int] = field(default_factory=dict)
     memory: int | None = None  # bytes that a model may take, where that is known
+    enabled: tuple[str, ...] = ()  # features that it is opened with: what kernels may use
+    units: MatrixUnits = field(default_factory=MatrixUnits)  # of its matrix units, if they are among them
 
     @property
     def tuning(self) -> Tuning:
         """Which kernel variants suit this device."""
-        return Tuning(software=self.software)
+        return Tuning(software=self.software, features=frozenset(self.enabled), units=self.units)
 
     def summary(self) -> dict[str, str | bool]:
         """The part that reports and logs keep."""
@@ -56,7 +58,7 @@ class Executable(Protocol):
         ...
 
     async def write(self, tensor: Tensor, data: bytes | bytearray | memoryview) -> None:
-        """Copy `data`, little-endian f32 or u32 of the tensor's size, into the tensor."""
+        """Copy `data`, little-endian f32, f16 or u32 of the tensor's size, into the tensor."""
         ...
 
     async def read(self, tensor: Tensor) -> memoryview:
@@ -109,6 +111,13 @@ async def open_device(name: str = "auto") -> Device:
 
 def check_fits(plan: Plan, info: DeviceInfo) -> None:
     """Raise DeviceError, before anything is allocated, when `info`'s device cannot hold the plan."""
+    asked = {kernel: features - set(info.enabled) for kernel, features in _features(plan).items()}
+    for kernel, missing in asked.items():
+        if missing:
+            raise DeviceError(
+                f"{kernel} takes {', '.join(sorted(missing))}, which {info.name} does not give",
+                "use --precision f32, or another --device",
+            )
     largest = max(plan.buffers, default=0)
     limit = info.limits.get("max-buffer-size", largest)
     if largest > limit:
@@ -121,3 +130,15 @@ def check_fits(plan: Plan, info: DeviceInfo) -> None:
             f"the model needs {plan.nbytes >> 20:,} MiB, {info.name} has {info.memory >> 20:,} MiB free",
             "choose a smaller preset, --batch or --context",
         )
+
+
+def _features(plan: Plan) -> dict[str, frozenset[str]]:
+    """Kernel → the features that its dispatches take."""
+    found: dict[str, frozenset[str]] = {}
+    for program in plan.programs.values():
+        for dispatch in program.dispatches:
+            half = any(tensor.dtype == "f16" for tensor in dispatch.bindings.values())
+            features = needs(dispatch.variant).features | ({HALF} if half else set())
+            name = f"{dispatch.variant}.{dispatch.entry}"
+            found[name] = found.get(name, frozenset()) | features
+    return found

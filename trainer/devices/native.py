@@ -13,6 +13,7 @@ from trainer import kernels
 from trainer.devices import DeviceInfo, check_fits
 from trainer.errors import DeviceError
 from trainer.events import Progress, Reader
+from trainer.kernels import HALF, MATRIX_UNITS, MatrixUnits, needs
 from trainer.plan import MAX_BINDING, MAX_BINDINGS, MAX_BUFFER, MAX_GRID, Dispatch, Grid, Plan, Tensor
 
 KINDS = {"DiscreteGPU": 0, "IntegratedGPU": 1, "Unknown": 2, "CPU": 3}  # in order of preference
@@ -32,10 +33,12 @@ def list_adapters(dawn: bool = False) -> list[Any]:
     return sorted(adapters, key=lambda adapter: KINDS.get(adapter.info["adapter_type"], 2))
 
 
-def describe(adapter: Any) -> DeviceInfo:
-    """What is known of an adapter."""
+def describe(adapter: Any, dawn: bool = False) -> DeviceInfo:
+    """What is known of an adapter, and the features that NativeDevice opens it with."""
     info = adapter.info
     software = info["adapter_type"] == "CPU"
+    units = _matrix_units(adapter) if dawn else None
+    wanted = needs("matmul_units").features if units else {HALF}
     return DeviceInfo(
         name=info["device"],
         backend=info["backend_type"],
@@ -45,6 +48,8 @@ def describe(adapter: Any) -> DeviceInfo:
         features=tuple(sorted(adapter.features)),
         limits={name: int(value) for name, value in adapter.limits.items()},
         memory=_free_memory() if software else None,
+        enabled=tuple(sorted(wanted & set(adapter.features))),
+        units=units or MatrixUnits(),
     )
 
 
@@ -80,15 +85,25 @@ DEFAULT_LIMITS = {
 }
 
 
+UNITS_WORKGROUP_BYTES = 24 << 10  # what matmul_units.wgsl takes of workgroup memory, beyond the default
+
+
 class NativeDevice:
-    """A WebGPU device. Asks for no feature, and for no limit beyond the defaults."""
+    """A WebGPU device. Asks for f16 and matrix units where there are some, and for no limit beyond the
+    defaults but what the latter take.
+    """
 
     def __init__(self, adapter: Any, dawn: bool = False) -> None:
-        self.info = describe(adapter)
         self.wgpu = _wgpu(dawn)
         self.dawn = dawn
+        self.info = describe(adapter, dawn)
+        limits = dict(DEFAULT_LIMITS)
+        if MATRIX_UNITS in self.info.enabled:
+            limits["max-compute-workgroup-storage-size"] = UNITS_WORKGROUP_BYTES
         try:
-            self.device = adapter.request_device_sync(required_limits=DEFAULT_LIMITS)
+            self.device = adapter.request_device_sync(
+                required_features=list(self.info.enabled), required_limits=limits
+            )
         except Exception as error:
             raise DeviceError(f"{self.info.name} gives no device ({error})", "try another") from error
 
@@ -154,18 +169,17 @@ class NativeExecutable:
             self._programs[name] = ready
 
     def _pipeline(self, dispatch: Dispatch) -> Any:
-        entry = dispatch.kernel.split(".")[1]
-        key = (dispatch.variant, entry, tuple(sorted(dispatch.constants.items())))
+        dtypes = tuple(sorted((name, tensor.dtype) for name, tensor in dispatch.bindings.items()))
+        key = (dispatch.variant, dispatch.entry, tuple(sorted(dispatch.constants.items())), dtypes)
         if key not in self._pipelines:
-            code = kernels.module(dispatch.variant, entry, dispatch.constants)
+            module = self.device.module(dispatch.code)
             self._pipelines[key] = self.gpu.create_compute_pipeline(
-                layout="auto", compute={"module": self.device.module(code), "entry_point": entry}
+                layout="auto", compute={"module": module, "entry_point": dispatch.entry}
             )
         return self._pipelines[key]
 
     def _group(self, dispatch: Dispatch, pipeline: Any) -> Any:
-        entry = dispatch.kernel.split(".")[1]
-        numbers = kernels.bindings(dispatch.variant, entry)
+        numbers = kernels.bindings(dispatch.variant, dispatch.entry)
         places = tuple((numbers[name][0], *self.plan.place(t)) for name, t in dispatch.bindings.items())
         key = (id(pipeline), places)
         if key not in self._groups:
@@ -238,26 +252,48 @@ def _wgpu(dawn: bool) -> Any:
             raise DeviceError(
                 "Dawn is not installed", "pip install wgpudawn, or leave out --device dawn"
             ) from error
+        _prepare(importlib.import_module("wgpudawn.backends.dawn.extras"), enable_toggles=DAWN_TOGGLES)
         return wgpu
     try:
         import wgpu
         from wgpu.backends.wgpu_native import extras
     except ImportError as error:
         raise DeviceError("wgpu is not installed", "pip install wgpu, or use --device reference") from error
-    _choose_backends(extras)
+    _prepare(extras)
     return wgpu
 
 
-_chosen: list[bool] = []
+# Experimental features (matrix units are one), f16 where Dawn still holds it back, and no bounds checks in
+# the shaders, as for wgpu-native: see NativeDevice.module.
+DAWN_TOGGLES = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia", "disable_robustness"]
+
+_prepared: set[str] = set()
 
 
-def _choose_backends(extras: Any) -> None:
+def _prepare(extras: Any, **settings: Any) -> None:
     """Leave OpenGL out, which lacks what the kernels need. Once a process, before the first adapter."""
-    if not _chosen:
+    if extras.__name__ not in _prepared:
         if sys.platform == "linux":  # without it, Mesa's drivers write to stderr while they look for a screen
             os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-        extras.set_instance_extras(backends=["Vulkan", "Metal", "DX12"])
-        _chosen.append(True)
+        extras.set_instance_extras(backends=["Vulkan", "Metal", "DX12"], **settings)
+        _prepared.add(extras.__name__)
+
+
+def _matrix_units(adapter: Any) -> MatrixUnits | None:
+    """The largest fragments that Dawn's adapter multiplies in f16 and matmul_units.wgsl is made for."""
+    if not needs("matmul_units").features <= set(adapter.features):
+        return None
+    if adapter.limits["max-compute-workgroup-storage-size"] < UNITS_WORKGROUP_BYTES:
+        return None
+    extras: Any = importlib.import_module("wgpudawn.backends.dawn.extras")
+    fragments = [
+        MatrixUnits(shape["m"], shape["max_subgroup_size"])
+        for shape in extras.get_adapter_properties(adapter).get("subgroup_matrix_configs", ())
+        if (shape["component_type"], shape["result_component_type"]) == ("f16", "f32")
+        and shape["m"] == shape["n"] == shape["k"]
+        and shape["m"] ** 2 == 8 * shape["max_subgroup_size"]
+    ]
+    return max(fragments, key=lambda units: units.side, default=None)
 
 
 def _driver_remedy() -> str:

@@ -17,7 +17,10 @@ import numpy as np
 
 from trainer.devices import DeviceInfo, check_fits
 from trainer.events import Reader
-from trainer.plan import Dispatch, Plan, Tensor
+from trainer.kernels import HALF, NEEDS, binding_modes
+from trainer.plan import ITEM_SIZE, Dispatch, Plan, Tensor
+
+STORED: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "u32": np.uint32}
 
 
 class ReferenceDevice:
@@ -31,6 +34,7 @@ class ReferenceDevice:
             kind="CPU",
             software=True,
             driver=f"numpy {np.__version__}",
+            enabled=tuple({HALF}.union(*(needs.features for needs in NEEDS.values()))),
         )
 
     async def compile(
@@ -43,7 +47,11 @@ class ReferenceDevice:
 
 
 class ReferenceExecutable:
-    """A plan's buffers as NumPy arrays: one of floats and one of u32 for each, made when first touched."""
+    """A plan's buffers as NumPy arrays: one of each dtype for each, made when first touched.
+
+    f16 tensors hold float16; twins compute with a copy in the device's own precision, and what they write is
+    rounded, as the kernels do it.
+    """
 
     def __init__(self, plan: Plan, dtype: Any) -> None:
         self.plan = plan
@@ -59,16 +67,29 @@ class ReferenceExecutable:
         function = twin(dispatch.kernel)
         arrays = {name: self.array(tensor) for name, tensor in dispatch.bindings.items()}
         k = SimpleNamespace(**dispatch.constants)
-        return lambda: function(k, **arrays)
+        halves = {name: array for name, array in arrays.items() if array.dtype == np.float16}
+        if not halves:
+            return lambda: function(k, **arrays)
+        modes = binding_modes(dispatch.variant, dispatch.entry)
+
+        def call() -> None:
+            wide = {name: array.astype(self.dtype) for name, array in halves.items()}
+            function(k, **{**arrays, **wide})
+            for name, array in halves.items():
+                if modes[name] == "read_write":
+                    array[:] = wide[name]
+
+        return call
 
     def array(self, tensor: Tensor) -> np.ndarray:
         """The tensor's values, flat: a view, so that writing to it writes the tensor."""
-        buffer, offset, size = self.plan.place(tensor)
+        buffer, offset, _ = self.plan.place(tensor)
         key = (buffer, tensor.dtype)
+        item = ITEM_SIZE[tensor.dtype]
         if key not in self._arrays:
-            dtype = self.dtype if tensor.dtype == "f32" else np.uint32
-            self._arrays[key] = np.zeros(self.plan.buffers[buffer] // 4, dtype)
-        return self._arrays[key][offset // 4 : (offset + size) // 4]
+            dtype = self.dtype if tensor.dtype == "f32" else STORED[tensor.dtype]
+            self._arrays[key] = np.zeros(self.plan.buffers[buffer] // item, dtype)
+        return self._arrays[key][offset // item : offset // item + tensor.size]
 
     def run(self, programs: Iterable[str], submit_every: int = 0) -> None:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -78,11 +99,11 @@ class ReferenceExecutable:
 
     async def write(self, tensor: Tensor, data: bytes | bytearray | memoryview) -> None:
         array = self.array(tensor)
-        array[:] = np.frombuffer(data, np.float32 if tensor.dtype == "f32" else np.uint32)
+        array[:] = np.frombuffer(data, STORED[tensor.dtype])[: array.size]
 
     async def read(self, tensor: Tensor) -> memoryview:
-        array = self.array(tensor)
-        return memoryview(array.astype(np.float32 if tensor.dtype == "f32" else np.uint32).tobytes())
+        data = self.array(tensor).astype(STORED[tensor.dtype]).tobytes()
+        return memoryview(data.ljust(tensor.nbytes, b"\0"))
 
     async def finish(self) -> None:
         """Nothing is ever under way: `run` returns when the work is done."""

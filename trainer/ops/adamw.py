@@ -13,6 +13,11 @@ from trainer.plan import Plan, Tensor, linear_grid
 NORM_GROUPS = 128
 NORM_GROUPS_SOFTWARE = 8
 
+# Of a run in mixed precision. A scale too large costs one step, whose gradients overflow and halve it; one
+# too small would round small gradients to nothing.
+FIRST_LOSS_SCALE = 2.0**16
+GROWTH = 2000  # good steps in a row after which the scale is doubled: as torch.amp.GradScaler has it
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -22,6 +27,7 @@ class Piece:
     gradient: Tensor
     mean: Tensor
     variance: Tensor
+    copy: Tensor | None  # f16, of the parameter
     decay: bool
 
 
@@ -33,10 +39,13 @@ class StepState:
     scalars: Tensor  # f32 (4): loss, gradient norm, clip scale, finite
     schedule: Tensor  # f32 (steps, 4): learning rate, AdamW's two bias corrections
     ring: Tensor  # f32 (RING, 4): loss, gradient norm, learning rate, skipped
+    loss_scale: Tensor | None = None  # f32 (1): what gradients are multiplied by, in mixed precision
+    streak: Tensor | None = None  # u32 (1): good steps since the loss scale changed
 
 
 def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainConfig) -> None:
-    """Append the optimiser's step: nothing changes if a gradient or the loss is not finite."""
+    """Append the optimiser's step: if a gradient or the loss is not finite, only the loss scale changes."""
+    scaling = state.loss_scale is not None
     most = NORM_GROUPS_SOFTWARE if plan.tuning.software else NORM_GROUPS
     groups = [min(most, -(-piece.gradient.size // 256)) for piece in pieces]
     squares = plan.activation("squares", (sum(groups),))
@@ -55,10 +64,11 @@ def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainCo
     plan.dispatch(
         "adamw.norm_total",
         grid=(1, 1, 1),
-        constants={"SLOTS": slot, "CLIP": config.clip},
+        constants={"SLOTS": slot, "CLIP": config.clip, "LOSS_SCALING": scaling},
         all_squares=squares,
         all_flaws=flaws,
         scalars=state.scalars,
+        loss_scale=state.loss_scale,
     )
     for piece in pieces:
         plan.dispatch(
@@ -71,6 +81,7 @@ def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainCo
                 "VARIANCE_RATE": 1 - config.beta2,
                 "EPSILON": config.epsilon,
                 "DECAY": config.weight_decay if piece.decay else 0.0,
+                "COPY": piece.copy is not None,
             },
             gradient=piece.gradient,
             settled=state.scalars,
@@ -79,13 +90,16 @@ def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainCo
             variance=piece.variance,
             schedule=state.schedule,
             counters=state.counters,
+            copy=piece.copy,
         )
     plan.dispatch(
         "adamw.finish",
         grid=(1, 1, 1),
-        constants={"RING": state.ring.shape[0]},
+        constants={"RING": state.ring.shape[0], "LOSS_SCALING": scaling, "GROWTH": GROWTH},
         scalars=state.scalars,
         schedule=state.schedule,
         counts=state.counters,
         ring=state.ring,
+        next_loss_scale=state.loss_scale,
+        streak=state.streak,
     )

@@ -15,7 +15,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
     C = qkv.shape[1] // 3
     constants = {"B": B, "T": T, "NH": NH, "HS": C // NH, "SCALE": (C // NH) ** -0.5}
     variant = plan.tuning.choose("attention", fitting(T, C // NH))
-    out = plan.activation("attention", (B * T, C))
+    out = plan.activation("attention", (B * T, C), tape.dtype)
     lse = plan.activation("attention.lse", (B, NH, T))
     plan.dispatch(
         "attention.forward",

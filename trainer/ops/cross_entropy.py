@@ -6,12 +6,13 @@ from trainer.kernels import LOOP_LIMIT
 from trainer.ops.accuracy import accuracy
 from trainer.ops.embedding import table_parts
 from trainer.ops.matmul import matmul
-from trainer.plan import MAX_BINDING, Grid, Plan, Tape, Tensor, linear_grid
+from trainer.plan import ALIGNMENT, ITEM_SIZE, MAX_BINDING, Grid, Plan, Tape, Tensor, linear_grid
 
 
-def rows_at_once(rows: int, stride: int) -> int:
-    """Rows of logits that one binding holds; a multiple of 64, so that chunks start where bindings may."""
-    return min(rows, MAX_BINDING // (4 * stride) // 64 * 64)
+def rows_at_once(rows: int, stride: int, dtype: str) -> int:
+    """Rows of logits that one binding holds; chunks start where bindings of what has a row for each may."""
+    aligned = ALIGNMENT // ITEM_SIZE[dtype]
+    return min(rows, MAX_BINDING // (ITEM_SIZE[dtype] * stride) // aligned * aligned)
 
 
 def head_loss(
@@ -23,22 +24,23 @@ def head_loss(
     *,
     vocab: int,
     scale: float,
+    loss_scale: Tensor | None = None,
     hits: Tensor | None = None,
 ) -> None:
     """Cross-entropy of softmax(x · tableᵀ) against `targets`, in nats, for each row: (N, C) → losses (N).
 
     The logits (N, V) of a large vocabulary never exist as a whole. Rows are taken a chunk at a time: the
-    chunk's logits become their own gradient in place, and give x's and the table's gradient (times `scale`)
-    before the next chunk takes their memory. So the backward part comes with the forward one. `table` is
-    (V rounded up to 64, C): whole vectors for the matmuls; `vocab` is V. With `hits` (N, u32), they say which
-    targets had the largest logit.
+    chunk's logits become their own gradient in place, and give x's and the table's gradient (times `scale`,
+    and times what `loss_scale` (1) holds) before the next chunk takes their memory. So the backward part
+    comes with the forward one. `table` is (V rounded up to 64, C): whole vectors for the matmuls; `vocab` is
+    V. With `hits` (N, u32), they say which targets had the largest logit.
     """
     plan = tape.plan
     N, C = x.shape
     V = table.shape[0]
-    chunk = rows_at_once(N, V)
-    dx = plan.activation("dhead", (N, C)) if tape.training else None
-    logits = plan.activation("logits", (chunk, V))
+    chunk = rows_at_once(N, V, tape.dtype)
+    dx = plan.activation("dhead", (N, C), tape.dtype) if tape.training else None
+    logits = plan.activation("logits", (chunk, V), tape.dtype)
     for start in range(0, N, chunk):
         rows = min(chunk, N - start)
         some = x.rows(start, start + rows)
@@ -52,10 +54,18 @@ def head_loss(
             "cross_entropy.forward_backward",
             variant=variant,
             grid=grid(variant, rows),
-            constants={"N": rows, "V": vocab, "LD": V, "SCALE": scale, "GRADIENT": tape.training},
+            constants={
+                "N": rows,
+                "V": vocab,
+                "LD": V,
+                "SCALE": scale,
+                "GRADIENT": tape.training,
+                "LOSS_SCALING": loss_scale is not None,
+            },
             logits=logits,
             targets=targets.rows(start, start + rows),
             losses=losses.rows(start, start + rows),
+            loss_scale=loss_scale,
         )
         if dx is not None:
             _head_backward(tape, some, table, logits, dx.rows(start, start + rows))
@@ -87,9 +97,10 @@ def _head_backward(tape: Tape, x: Tensor, table: Tensor, dlogits: Tensor, dx: Te
     N, C = x.shape
     V = table.shape[0]
     dtable, add = tape.target(table)
-    for (first, count, part), (_, _, dpart) in zip(table_parts(table), table_parts(dtable), strict=True):
+    for first, count, part in table_parts(table):
+        matmul(plan, dlogits.tail(first), part, dx, (N, C, count), strides=(V, C, C), add=first > 0)
+    for first, count, dpart in table_parts(dtable, dlogits.dtype):
         some = dlogits.tail(first)
-        matmul(plan, some, part, dx, (N, C, count), strides=(V, C, C), add=first > 0)
         matmul(plan, some, x, dpart, (count, C, N), transpose_a=True, strides=(V, C, C), add=add)
 
 

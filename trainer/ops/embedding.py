@@ -6,13 +6,16 @@ from collections.abc import Iterator
 
 from trainer.errors import DeviceError
 from trainer.kernels import LOOP_LIMIT
-from trainer.plan import MAX_BINDING, Plan, Tape, Tensor, linear_grid
+from trainer.plan import ALIGNMENT, ITEM_SIZE, MAX_BINDING, Plan, Tape, Tensor, linear_grid
 
 
-def table_parts(table: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """(first row, rows, view) of parts of a table (V, C) that a binding can hold."""
+def table_parts(table: Tensor, logits: str = "f32") -> Iterator[tuple[int, int, Tensor]]:
+    """(first row, rows, view) of parts of a table (V, C) that a binding can hold; columns of `logits` of that
+    dtype can be bound from the same rows on.
+    """
     V, C = table.shape
-    rows = min(V, MAX_BINDING // (4 * C) // 64 * 64)
+    aligned = ALIGNMENT // min(ITEM_SIZE[table.dtype], ITEM_SIZE[logits])
+    rows = min(V, MAX_BINDING // (ITEM_SIZE[table.dtype] * C) // aligned * aligned)
     for first in range(0, V, rows):
         count = min(rows, V - first)
         yield first, count, table.rows(first, first + count)
@@ -31,7 +34,7 @@ def embedding(tape: Tape, tokens: Tensor, token_table: Tensor, position_table: T
             f"a batch of {N:,} tokens is over what a software renderer computes right, {LOOP_LIMIT - 1:,}",
             "choose a smaller --batch; more --accumulate keeps the step's size",
         )
-    out = plan.activation("embedding", (N, C))
+    out = plan.activation("embedding", (N, C))  # f32, as all of the residual stream
     grid = linear_grid(-(-N * C // 64))
     for first, count, part in table_parts(token_table):
         plan.dispatch(

@@ -10,7 +10,7 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
     """(x - mean) / sqrt(variance + 1e-5) · weight + bias, over the channels of each row: (N, C) → (N, C)."""
     plan = tape.plan
     N, C = x.shape
-    out = plan.activation(name, (N, C))
+    out = plan.activation(name, (N, C), tape.dtype)
     statistics = plan.activation(f"{name}.statistics", (N, 2))
     variant = plan.tuning.choose("layernorm", {})
     plan.dispatch(

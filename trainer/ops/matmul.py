@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from trainer.kernels import Constant, MatrixUnits
 from trainer.ops import column_sum
 from trainer.plan import MAX_BINDING, Grid, Plan, Tape, Tensor, round_up
 
-BUSY = 512  # workgroups of the tiled variant that keep a large GPU busy
+BUSY = 512  # workgroups of a tiled variant that keep a large GPU busy
 MAX_PARTS = 16
 LEAST_PART = 256  # columns of op(a) that are worth a part of their own
+IN_PARTS = ("matmul_tiled", "matmul_units")  # variants that may sum up K in parts
 
 
 def matmul(
@@ -26,7 +28,7 @@ def matmul(
     residual: Tensor | None = None,
     add: bool = False,
 ) -> None:
-    """out (M, N) = op(a) (M, K) · op(b) (K, N), with `size` = (M, N, K).
+    """out (M, N) = op(a) (M, K) · op(b) (K, N), with `size` = (M, N, K), each stored as f32 or f16.
 
     Epilogues, in this order: `+ bias`; GELU, keeping its input in `gelu_keep`; times GELU's derivative at
     `gelu_of`; `+ residual`; `add` to what is in `out`. `strides` are the rows' of a, b and out, where they
@@ -35,10 +37,13 @@ def matmul(
     M, N, K = size
     lda, ldb, ldo = strides or (M if transpose_a else K, K if transpose_b else N, N)
     assert gelu_of is None or residual is None, "both would be bound as `aux`"
-    variant = plan.tuning.choose("matmul", fitting(M, N, K, lda, ldb, ldo, transpose_a, transpose_b))
-    columns, rows, _ = grid(variant, M, N)
+    units = plan.tuning.units
+    half = a.dtype == b.dtype == "f16"
+    fits = fitting(M, N, K, lda, ldb, ldo, transpose_a, transpose_b, half=half)
+    variant = plan.tuning.choose("matmul", fits)
+    columns, rows, _ = grid(variant, M, N, units)
     part = K
-    if variant == "matmul_tiled" and ldo == N and not (bias or gelu_keep or gelu_of or residual):
+    if variant in IN_PARTS and ldo == N and not (bias or gelu_keep or gelu_of or residual):
         part = part_of(M, N, K, rows * columns)
     parts = -(-K // part)
     whole, whole_add = out, add
@@ -63,6 +68,7 @@ def matmul(
             "RESIDUAL": residual is not None,
             "ADD": add,
             "PART": part,
+            **own_constants(variant, units),
         },
         a=a,
         b=b,
@@ -76,24 +82,41 @@ def matmul(
 
 
 def fitting(
-    M: int, N: int, K: int, lda: int, ldb: int, ldo: int, transpose_a: bool, transpose_b: bool
+    M: int,
+    N: int,
+    K: int,
+    lda: int,
+    ldb: int,
+    ldo: int,
+    transpose_a: bool,
+    transpose_b: bool,
+    *,
+    half: bool = False,
 ) -> dict[str, bool]:
-    """Which variants can compute this shape, and are meant for it."""
-    vectors = not any(n % 4 for n in (N, lda, ldb, ldo, M if transpose_a else K))
-    vectors = vectors and not (transpose_a and transpose_b)
-    vectors = vectors and M >= 4
-    return {"matmul_tiled": vectors, "matmul_direct": vectors}
+    """Which variants can compute this shape, and are meant for it; `half` says that a and b are f16."""
+    widths = (N, lda, ldb, ldo, M if transpose_a else K)
+    once = not (transpose_a and transpose_b)
+    vectors = once and M >= 4 and not any(n % 4 for n in widths)
+    units = once and M >= 8 and not any(n % 8 for n in widths) and half
+    return {"matmul_units": units, "matmul_tiled": vectors, "matmul_direct": vectors}
+
+
+def own_constants(variant: str, units: MatrixUnits) -> dict[str, Constant]:
+    """What a variant's prologue has beyond matmul.wgsl's."""
+    return {"SIDE": units.side, "LANES": units.lanes} if variant == "matmul_units" else {}
 
 
 def part_of(M: int, N: int, K: int, tiles: int) -> int:
-    """How much of K a workgroup of the tiled variant sums up, where its `tiles` alone leave a GPU idle."""
+    """How much of K a workgroup of a tiled variant sums up, where its `tiles` alone leave a GPU idle."""
     parts = min(MAX_PARTS, BUSY // tiles, K // LEAST_PART, MAX_BINDING // (4 * M * N))
-    return round_up(-(-K // parts), 16) if parts > 1 else K
+    return round_up(-(-K // parts), 32) if parts > 1 else K
 
 
-def grid(variant: str, M: int, N: int) -> Grid:
+def grid(variant: str, M: int, N: int, units: MatrixUnits) -> Grid:
     """Workgroups of a variant for an M × N output."""
-    rows, columns = {"matmul": (8, 16), "matmul_direct": (64, 64), "matmul_tiled": (128, 64)}[variant]
+    tile = 8 * units.side
+    sizes = {"matmul_direct": (64, 64), "matmul_tiled": (128, 64), "matmul_units": (tile, tile)}
+    rows, columns = sizes.get(variant, (8, 16))
     return -(-N // columns), -(-M // rows), 1
 
 
@@ -107,10 +130,13 @@ def linear(
     residual: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """x · weight + bias [+ residual]: (N, K) · (K, M) + (M) → (N, M), into `out` if it is given."""
+    """x · weight + bias [+ residual]: (N, K) · (K, M) + (M) → (N, M), into `out` if it is given.
+
+    A sum with a residual is f32, as all of the residual stream.
+    """
     N, K = x.shape
     M = weight.shape[1]
-    out = out or tape.plan.activation(name, (N, M))
+    out = out or tape.plan.activation(name, (N, M), "f32" if residual else tape.dtype)
     matmul(tape.plan, x, weight, out, (N, M, K), bias=bias, residual=residual)
 
     def backward() -> None:
@@ -138,8 +164,8 @@ def feed_forward(
     """
     N, C = x.shape
     wide = fc[0].shape[1]
-    before = tape.plan.activation("fc", (N, wide))
-    hidden = tape.plan.activation("gelu", (N, wide))
+    before = tape.plan.activation("fc", (N, wide), tape.dtype)
+    hidden = tape.plan.activation("gelu", (N, wide), tape.dtype)
     out = tape.plan.activation("mlp", (N, C))
     matmul(tape.plan, x, fc[0], hidden, (N, wide, C), bias=fc[1], gelu_keep=before)
     matmul(tape.plan, hidden, projection[0], out, (N, C, wide), bias=projection[1], residual=residual)

@@ -16,12 +16,17 @@ def norm_partial(k: SimpleNamespace, gradient: np.ndarray, squares: np.ndarray, 
 
 
 def norm_total(
-    k: SimpleNamespace, all_squares: np.ndarray, all_flaws: np.ndarray, scalars: np.ndarray
+    k: SimpleNamespace,
+    all_squares: np.ndarray,
+    all_flaws: np.ndarray,
+    scalars: np.ndarray,
+    loss_scale: np.ndarray,
 ) -> None:
-    norm = np.sqrt(all_squares[: k.SLOTS].sum())
+    unscale = 1 / loss_scale[0] if k.LOSS_SCALING else 1.0
+    norm = np.sqrt(all_squares[: k.SLOTS].sum()) * unscale
     good = not all_flaws[: k.SLOTS].any() and np.isfinite(norm) and np.isfinite(scalars[0])
     scalars[1] = norm
-    scalars[2] = min(1.0, k.CLIP / (norm + 1e-6))
+    scalars[2] = min(1.0, k.CLIP / (norm + 1e-6)) * unscale
     scalars[3] = 1.0 if good else 0.0
 
 
@@ -34,6 +39,7 @@ def update(
     variance: np.ndarray,
     schedule: np.ndarray,
     counters: np.ndarray,
+    copy: np.ndarray,
 ) -> None:
     if settled[3] == 0:
         return
@@ -45,10 +51,18 @@ def update(
     variance[: k.N] = k.BETA2 * variance[: k.N] + k.VARIANCE_RATE * g * g
     step = mean[: k.N] * correction1 / (np.sqrt(variance[: k.N] * correction2) + k.EPSILON)
     parameter[: k.N] -= rate * (k.DECAY * parameter[: k.N] + step)
+    if k.COPY:
+        copy[: k.N] = parameter[: k.N]
 
 
 def finish(
-    k: SimpleNamespace, scalars: np.ndarray, schedule: np.ndarray, counts: np.ndarray, ring: np.ndarray
+    k: SimpleNamespace,
+    scalars: np.ndarray,
+    schedule: np.ndarray,
+    counts: np.ndarray,
+    ring: np.ndarray,
+    next_loss_scale: np.ndarray,
+    streak: np.ndarray,
 ) -> None:
     step, good = int(counts[0]), scalars[3] != 0
     row = (scalars[0], scalars[1], schedule.reshape(-1, 4)[step, 0], 1 - scalars[3])
@@ -56,3 +70,10 @@ def finish(
     counts[0] += 1
     counts[1 if good else 2] += 1
     counts[3] = 0
+    if k.LOSS_SCALING:
+        enough = streak[0] + 1 == k.GROWTH
+        if not good:
+            next_loss_scale[0] = max(1.0, 0.5 * next_loss_scale[0])
+        elif enough:
+            next_loss_scale[0] *= 2
+        streak[0] = 0 if enough or not good else streak[0] + 1

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 
 
-def forward_backward(k: SimpleNamespace, logits: np.ndarray, targets: np.ndarray, losses: np.ndarray) -> None:
+def forward_backward(
+    k: SimpleNamespace, logits: np.ndarray, targets: np.ndarray, losses: np.ndarray, loss_scale: np.ndarray
+) -> None:
     rows = logits[: k.N * k.LD].reshape(k.N, k.LD)
     values = rows[:, : k.V]
     largest = values.max(axis=1, keepdims=True)
@@ -18,7 +20,7 @@ def forward_backward(k: SimpleNamespace, logits: np.ndarray, targets: np.ndarray
     if k.GRADIENT:
         gradient = weights / total
         gradient[picked] -= 1
-        rows[:, : k.V] = gradient * k.SCALE
+        rows[:, : k.V] = gradient * (k.SCALE * loss_scale[0] if k.LOSS_SCALING else k.SCALE)
         rows[:, k.V :] = 0
 
 

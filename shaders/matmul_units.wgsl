@@ -1,0 +1,294 @@
+// out[M, N] = op(a) · op(b), with the epilogue of matmul.wgsl, on matrix units: a and b are f16, sums are f32.
+//
+// A workgroup of four subgroups makes a tile of TILE×TILE outputs from slices of SLICE columns of op(a) and SLICE
+// rows of op(b) in workgroup memory; each subgroup makes a quarter of it, as 4×4 fragments of SIDE×SIDE. While a
+// slice is multiplied, the next one waits in registers. The results leave through workgroup memory, so that edges
+// can be cut, the epilogue can be applied, and out can be f16 or f32.
+//
+// What made it fast on an H100 (SIDE 16, LANES 32; tiles of 128×128, slices of 32): slices kept as vec4<u32>, which
+// makes copies 16 bytes wide and every fragment visibly aligned; fragments written out by name, as arrays of them
+// do not stay in registers; less than 24 KiB of workgroup memory, so that three workgroups fit a multiprocessor.
+//
+// Reads eight halves and writes four numbers at a time, so LDA, LDB, LDO and N must be multiples of 8, as must
+// K unless TRANSPOSE_A and M if TRANSPOSE_A (then K is free, and b must not be transposed). Rows and columns
+// beyond the edge come from clamped addresses and are not stored; what lies beyond K counts as 0.
+//
+// If PART is less than K, the workgroups of grid z make the product over PART columns of op(a) each, as in
+// matmul_tiled.wgsl; PART is a multiple of SLICE then.
+//
+// Constants: as matmul.wgsl, and SIDE (of a fragment) and LANES (of a subgroup), which the device says;
+// SIDE·SIDE = 8·LANES, so that each thread copies four vectors of a and four of b
+
+@group(0) @binding(0) var<storage, read> a: array<vec4<u32>>;  // of eight halves each
+@group(0) @binding(1) var<storage, read> b: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> aux: array<vec4<aux_type>>;
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<out_type>>;
+@group(0) @binding(5) var<storage, read_write> extra: array<vec4<extra_type>>;
+
+const TILE = 8u * SIDE;
+const SLICE = 2u * SIDE;
+const QUARTER = 4u * SIDE;
+const THREADS = 4u * LANES;
+const BAND = 8u;  // rows of tiles that are worked on together, so that their operands stay in the cache
+
+// A slice lies as its matrix does. Its rows are a vector longer than needed, so that they meet different banks.
+const WIDTH_A = select(SLICE, TILE, TRANSPOSE_A) / 8u;
+const WIDTH_B = select(TILE, SLICE, TRANSPOSE_B) / 8u;
+const ROW_A = WIDTH_A + 1u;
+const ROW_B = WIDTH_B + 1u;
+const SLICE_B = select(TILE, SLICE, TRANSPOSE_A) * ROW_A;
+const SLICES = SLICE_B + select(SLICE, TILE, TRANSPOSE_B) * ROW_B;
+
+// A row of four fragments of results, as f32: SIDE rows of SIDE vectors
+const PATCH_ROW = SIDE + 2u;
+const PATCH = SIDE * PATCH_ROW;
+
+var<workgroup> memory: array<vec4<u32>, max(SLICES, 4u * PATCH)>;
+
+alias Left = subgroup_matrix_left<f16, SIDE, SIDE>;
+alias Right = subgroup_matrix_right<f16, SIDE, SIDE>;
+alias Result = subgroup_matrix_result<f32, SIDE, SIDE>;
+
+const SQRT_2_OVER_PI = 0.7978845608028654;
+
+fn gelu(x: vec4<f32>) -> vec4<f32> {
+  let u = SQRT_2_OVER_PI * (x + 0.044715 * x * x * x);
+  return 0.5 * x * (1.0 + tanh(clamp(u, vec4<f32>(-10.0), vec4<f32>(10.0))));
+}
+
+fn gelu_backward(x: vec4<f32>) -> vec4<f32> {
+  let u = SQRT_2_OVER_PI * (x + 0.044715 * x * x * x);
+  let t = tanh(clamp(u, vec4<f32>(-10.0), vec4<f32>(10.0)));
+  let dt = (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044715 * x * x);
+  return 0.5 * (1.0 + t) + 0.5 * x * dt;
+}
+
+fn store(part: u32, m: u32, n: u32, value: vec4<f32>) {
+  if (m >= M || n >= N) {
+    return;
+  }
+  let i = ((part * M + m) * LDO + n) / 4u;
+  var s = value;
+  if (BIAS) {
+    s += bias[n / 4u];
+  }
+  if (GELU) {
+    extra[i] = vec4<extra_type>(s);
+    s = gelu(s);
+  }
+  if (GELU_BACKWARD) {
+    s *= gelu_backward(vec4<f32>(aux[i]));
+  }
+  if (RESIDUAL) {
+    s += vec4<f32>(aux[i]);
+  }
+  if (ADD) {
+    s += vec4<f32>(out[i]);
+  }
+  out[i] = vec4<out_type>(s);
+}
+
+// Row and vector of the i-th vector of a slice whose rows have `width`. Where k runs along short rows, neighbours
+// take rows 0, 4, 1, 5, 2, 6, 3, 7, whose banks are disjoint.
+fn place(i: u32, width: u32, along_k: bool) -> vec2<u32> {
+  let row = i / width;
+  return vec2<u32>(select(row, row / 8u * 8u + row % 2u * 4u + row % 8u / 2u, along_k), i % width);
+}
+
+fn load_a(i: u32, m: u32, k: u32) -> vec4<u32> {
+  let at = place(i, WIDTH_A, !TRANSPOSE_A);
+  var inner = k + 8u * at.y;
+  var from_a = min(m + at.x, M - 1u) * LDA + min(inner, max(K, 8u) - 8u);
+  if (TRANSPOSE_A) {
+    inner = k + at.x;
+    from_a = min(inner, K - 1u) * LDA + min(m + 8u * at.y, max(M, 8u) - 8u);
+  }
+  let v = a[from_a / 8u];
+  if (K % SLICE != 0u) {
+    return select(vec4<u32>(), v, inner < K);
+  }
+  return v;
+}
+
+fn load_b(i: u32, k: u32, n: u32) -> vec4<u32> {
+  let at = place(i, WIDTH_B, TRANSPOSE_B);
+  var inner = k + at.x;
+  var from_b = min(inner, K - 1u) * LDB + min(n + 8u * at.y, N - 8u);
+  if (TRANSPOSE_B) {
+    inner = k + 8u * at.y;
+    from_b = min(n + at.x, N - 1u) * LDB + min(inner, max(K, 8u) - 8u);
+  }
+  let v = b[from_b / 8u];
+  if (K % SLICE != 0u) {
+    return select(vec4<u32>(), v, inner < K);
+  }
+  return v;
+}
+
+fn keep_a(i: u32, v: vec4<u32>) {
+  let at = place(i, WIDTH_A, !TRANSPOSE_A);
+  memory[at.x * ROW_A + at.y] = v;
+}
+
+fn keep_b(i: u32, v: vec4<u32>) {
+  let at = place(i, WIDTH_B, TRANSPOSE_B);
+  memory[SLICE_B + at.x * ROW_B + at.y] = v;
+}
+
+// The fragment of op(a) at row m and column k of the slice
+fn left(m: u32, k: u32) -> Left {
+  if (TRANSPOSE_A) {
+    return subgroupMatrixLoad<Left, col_major>(&memory, k * ROW_A + m / 8u, ROW_A);
+  }
+  return subgroupMatrixLoad<Left, row_major>(&memory, m * ROW_A + k / 8u, ROW_A);
+}
+
+fn right(k: u32, n: u32) -> Right {
+  if (TRANSPOSE_B) {
+    return subgroupMatrixLoad<Right, col_major>(&memory, SLICE_B + n * ROW_B + k / 8u, ROW_B);
+  }
+  return subgroupMatrixLoad<Right, row_major>(&memory, SLICE_B + k * ROW_B + n / 8u, ROW_B);
+}
+
+// Stores the results that lie in the subgroup's patch: SIDE rows from m on, QUARTER columns from n on.
+fn store_patch(part: u32, m: u32, n: u32, patch_start: u32, lane: u32) {
+  for (var i = lane; i < SIDE * SIDE; i += LANES) {
+    let value = bitcast<vec4<f32>>(memory[patch_start + i / SIDE * PATCH_ROW + i % SIDE]);
+    store(part, m + i / SIDE, n + i % SIDE * 4u, value);
+  }
+}
+
+@compute @workgroup_size(THREADS)
+fn multiply(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  const ROWS = (M + TILE - 1u) / TILE;
+  const COLUMNS = (N + TILE - 1u) / TILE;
+  let number = group.y * COLUMNS + group.x;
+  let band = number / (BAND * COLUMNS) * BAND;
+  let height = min(ROWS - band, BAND);
+  let within = number % (BAND * COLUMNS);
+  let tile_row = (band + within % height) * TILE;
+  let tile_column = within / height * TILE;
+  let subgroup = thread / LANES;
+  let m = subgroup / 2u * QUARTER;  // of the subgroup's quarter, in the tile
+  let n = subgroup % 2u * QUARTER;
+
+  var c0_0 = Result(); var c0_1 = Result(); var c0_2 = Result(); var c0_3 = Result();
+  var c1_0 = Result(); var c1_1 = Result(); var c1_2 = Result(); var c1_3 = Result();
+  var c2_0 = Result(); var c2_1 = Result(); var c2_2 = Result(); var c2_3 = Result();
+  var c3_0 = Result(); var c3_1 = Result(); var c3_2 = Result(); var c3_3 = Result();
+  let start = group.z * PART;
+  let end = min(K, start + PART);
+  var a0 = load_a(thread + 0u * THREADS, tile_row, start);
+  var a1 = load_a(thread + 1u * THREADS, tile_row, start);
+  var a2 = load_a(thread + 2u * THREADS, tile_row, start);
+  var a3 = load_a(thread + 3u * THREADS, tile_row, start);
+  var b0 = load_b(thread + 0u * THREADS, start, tile_column);
+  var b1 = load_b(thread + 1u * THREADS, start, tile_column);
+  var b2 = load_b(thread + 2u * THREADS, start, tile_column);
+  var b3 = load_b(thread + 3u * THREADS, start, tile_column);
+  for (var k = start; k < end; k += SLICE) {
+    keep_a(thread + 0u * THREADS, a0);
+    keep_a(thread + 1u * THREADS, a1);
+    keep_a(thread + 2u * THREADS, a2);
+    keep_a(thread + 3u * THREADS, a3);
+    keep_b(thread + 0u * THREADS, b0);
+    keep_b(thread + 1u * THREADS, b1);
+    keep_b(thread + 2u * THREADS, b2);
+    keep_b(thread + 3u * THREADS, b3);
+    workgroupBarrier();
+    if (k + SLICE < end) {
+      a0 = load_a(thread + 0u * THREADS, tile_row, k + SLICE);
+      a1 = load_a(thread + 1u * THREADS, tile_row, k + SLICE);
+      a2 = load_a(thread + 2u * THREADS, tile_row, k + SLICE);
+      a3 = load_a(thread + 3u * THREADS, tile_row, k + SLICE);
+      b0 = load_b(thread + 0u * THREADS, k + SLICE, tile_column);
+      b1 = load_b(thread + 1u * THREADS, k + SLICE, tile_column);
+      b2 = load_b(thread + 2u * THREADS, k + SLICE, tile_column);
+      b3 = load_b(thread + 3u * THREADS, k + SLICE, tile_column);
+    }
+    {
+      let left0 = left(m + 0u * SIDE, 0u);
+      let left1 = left(m + 1u * SIDE, 0u);
+      let left2 = left(m + 2u * SIDE, 0u);
+      let left3 = left(m + 3u * SIDE, 0u);
+      let right0 = right(0u, n + 0u * SIDE);
+      c0_0 = subgroupMatrixMultiplyAccumulate(left0, right0, c0_0);
+      c1_0 = subgroupMatrixMultiplyAccumulate(left1, right0, c1_0);
+      c2_0 = subgroupMatrixMultiplyAccumulate(left2, right0, c2_0);
+      c3_0 = subgroupMatrixMultiplyAccumulate(left3, right0, c3_0);
+      let right1 = right(0u, n + 1u * SIDE);
+      c0_1 = subgroupMatrixMultiplyAccumulate(left0, right1, c0_1);
+      c1_1 = subgroupMatrixMultiplyAccumulate(left1, right1, c1_1);
+      c2_1 = subgroupMatrixMultiplyAccumulate(left2, right1, c2_1);
+      c3_1 = subgroupMatrixMultiplyAccumulate(left3, right1, c3_1);
+      let right2 = right(0u, n + 2u * SIDE);
+      c0_2 = subgroupMatrixMultiplyAccumulate(left0, right2, c0_2);
+      c1_2 = subgroupMatrixMultiplyAccumulate(left1, right2, c1_2);
+      c2_2 = subgroupMatrixMultiplyAccumulate(left2, right2, c2_2);
+      c3_2 = subgroupMatrixMultiplyAccumulate(left3, right2, c3_2);
+      let right3 = right(0u, n + 3u * SIDE);
+      c0_3 = subgroupMatrixMultiplyAccumulate(left0, right3, c0_3);
+      c1_3 = subgroupMatrixMultiplyAccumulate(left1, right3, c1_3);
+      c2_3 = subgroupMatrixMultiplyAccumulate(left2, right3, c2_3);
+      c3_3 = subgroupMatrixMultiplyAccumulate(left3, right3, c3_3);
+    }
+    {
+      let left0 = left(m + 0u * SIDE, SIDE);
+      let left1 = left(m + 1u * SIDE, SIDE);
+      let left2 = left(m + 2u * SIDE, SIDE);
+      let left3 = left(m + 3u * SIDE, SIDE);
+      let right0 = right(SIDE, n + 0u * SIDE);
+      c0_0 = subgroupMatrixMultiplyAccumulate(left0, right0, c0_0);
+      c1_0 = subgroupMatrixMultiplyAccumulate(left1, right0, c1_0);
+      c2_0 = subgroupMatrixMultiplyAccumulate(left2, right0, c2_0);
+      c3_0 = subgroupMatrixMultiplyAccumulate(left3, right0, c3_0);
+      let right1 = right(SIDE, n + 1u * SIDE);
+      c0_1 = subgroupMatrixMultiplyAccumulate(left0, right1, c0_1);
+      c1_1 = subgroupMatrixMultiplyAccumulate(left1, right1, c1_1);
+      c2_1 = subgroupMatrixMultiplyAccumulate(left2, right1, c2_1);
+      c3_1 = subgroupMatrixMultiplyAccumulate(left3, right1, c3_1);
+      let right2 = right(SIDE, n + 2u * SIDE);
+      c0_2 = subgroupMatrixMultiplyAccumulate(left0, right2, c0_2);
+      c1_2 = subgroupMatrixMultiplyAccumulate(left1, right2, c1_2);
+      c2_2 = subgroupMatrixMultiplyAccumulate(left2, right2, c2_2);
+      c3_2 = subgroupMatrixMultiplyAccumulate(left3, right2, c3_2);
+      let right3 = right(SIDE, n + 3u * SIDE);
+      c0_3 = subgroupMatrixMultiplyAccumulate(left0, right3, c0_3);
+      c1_3 = subgroupMatrixMultiplyAccumulate(left1, right3, c1_3);
+      c2_3 = subgroupMatrixMultiplyAccumulate(left2, right3, c2_3);
+      c3_3 = subgroupMatrixMultiplyAccumulate(left3, right3, c3_3);
+    }
+    workgroupBarrier();
+  }
+
+  let lane = thread % LANES;
+  let patch_start = subgroup * PATCH;
+  subgroupMatrixStore<row_major>(&memory, patch_start + 0u * SIDE / 4u, c0_0, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 1u * SIDE / 4u, c0_1, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 2u * SIDE / 4u, c0_2, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 3u * SIDE / 4u, c0_3, PATCH_ROW);
+  workgroupBarrier();
+  store_patch(group.z, tile_row + m + 0u * SIDE, tile_column + n, patch_start, lane);
+  workgroupBarrier();
+  subgroupMatrixStore<row_major>(&memory, patch_start + 0u * SIDE / 4u, c1_0, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 1u * SIDE / 4u, c1_1, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 2u * SIDE / 4u, c1_2, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 3u * SIDE / 4u, c1_3, PATCH_ROW);
+  workgroupBarrier();
+  store_patch(group.z, tile_row + m + 1u * SIDE, tile_column + n, patch_start, lane);
+  workgroupBarrier();
+  subgroupMatrixStore<row_major>(&memory, patch_start + 0u * SIDE / 4u, c2_0, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 1u * SIDE / 4u, c2_1, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 2u * SIDE / 4u, c2_2, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 3u * SIDE / 4u, c2_3, PATCH_ROW);
+  workgroupBarrier();
+  store_patch(group.z, tile_row + m + 2u * SIDE, tile_column + n, patch_start, lane);
+  workgroupBarrier();
+  subgroupMatrixStore<row_major>(&memory, patch_start + 0u * SIDE / 4u, c3_0, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 1u * SIDE / 4u, c3_1, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 2u * SIDE / 4u, c3_2, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, patch_start + 3u * SIDE / 4u, c3_3, PATCH_ROW);
+  workgroupBarrier();
+  store_patch(group.z, tile_row + m + 3u * SIDE, tile_column + n, patch_start, lane);
+}
