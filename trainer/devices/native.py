@@ -19,7 +19,7 @@ from trainer.plan import MAX_BINDING, MAX_BINDINGS, MAX_BUFFER, MAX_GRID, Dispat
 KINDS = {"DiscreteGPU": 0, "IntegratedGPU": 1, "Unknown": 2, "CPU": 3}  # in order of preference
 WRITE_CHUNK = 64 << 20  # bytes of one queue.write_buffer
 
-Ready = tuple[Any, Any, Grid]  # pipeline, bind group, grid
+Ready = tuple[Any, Any, Grid]  # the library's handles of pipeline and bind group, grid
 
 
 def list_adapters(dawn: bool = False) -> list[Any]:
@@ -96,6 +96,10 @@ class NativeDevice:
     def __init__(self, adapter: Any, dawn: bool = False) -> None:
         self.wgpu = _wgpu(dawn)
         self.dawn = dawn
+        backend: Any = importlib.import_module(
+            "wgpudawn.backends.dawn._api" if dawn else "wgpu.backends.wgpu_native._api"
+        )
+        self.lib, self.ffi = backend.lib, backend.ffi
         self.info = describe(adapter, dawn)
         limits = dict(DEFAULT_LIMITS)
         if MATRIX_UNITS in self.info.enabled:
@@ -162,7 +166,8 @@ class NativeExecutable:
             ready: list[Ready] = []
             for dispatch in program.dispatches:
                 pipeline = self._pipeline(dispatch)
-                ready.append((pipeline, self._group(dispatch, pipeline), dispatch.grid))
+                group = self._group(dispatch, pipeline)
+                ready.append((pipeline._internal, group._internal, dispatch.grid))
                 done += 1
                 if on_event and done % 50 == 0:
                     on_event(Progress("compile", done, total, "dispatches"))
@@ -199,15 +204,23 @@ class NativeExecutable:
             self._submit(ready[start : start + every])
 
     def _submit(self, ready: list[Ready]) -> None:
+        """One submit. Dispatches go to the library itself: wgpu-py's methods take three times as long, and what
+        they would check is checked when the encoder finishes.
+        """
         encoder = self.gpu.create_command_encoder()
         compute = encoder.begin_compute_pass()
+        lib, encoding = self.device.lib, compute._internal
+        set_pipeline = lib.wgpuComputePassEncoderSetPipeline
+        set_bind_group = lib.wgpuComputePassEncoderSetBindGroup
+        dispatch_workgroups = lib.wgpuComputePassEncoderDispatchWorkgroups
+        none = self.device.ffi.NULL  # no dynamic offsets
         current = None
         for pipeline, group, grid in ready:
             if pipeline is not current:
-                compute.set_pipeline(pipeline)
+                set_pipeline(encoding, pipeline)
                 current = pipeline
-            compute.set_bind_group(0, group)
-            compute.dispatch_workgroups(*grid)
+            set_bind_group(encoding, 0, group, 0, none)
+            dispatch_workgroups(encoding, *grid)
         compute.end()
         self.gpu.queue.submit([encoder.finish()])
 
