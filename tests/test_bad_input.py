@@ -106,6 +106,8 @@ def test_bad_flags_of_train(flags: list[str], line: str, cli: Cli, out: Path, st
         (["tokenizer"], "give one of --out and --tokenizer"),
         (["tokenizer", "--tokenizer", "x.json"], "--tokenizer without --show"),
         (["bench", "everything"], "nothing called 'everything' can be timed"),
+        (["bench", "steps", "--preset", "huge"], "there is no workload 'huge': choose from nano, "),
+        (["bench", "matmul", "--size", "8x8"], "argument --size: '8x8' is not a size such as 256, "),
     ],
 )
 def test_bad_arguments(arguments: list[str], line: str, cli: Cli) -> None:

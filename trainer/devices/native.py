@@ -204,8 +204,8 @@ class NativeExecutable:
             self._submit(ready[start : start + every])
 
     def _submit(self, ready: list[Ready]) -> None:
-        """One submit. Dispatches go to the library itself: wgpu-py's methods take three times as long, and what
-        they would check is checked when the encoder finishes.
+        """One submit. Dispatches go to the library itself: wgpu-py's methods take three times as long, and
+        what they would check is checked when the encoder finishes.
         """
         encoder = self.gpu.create_command_encoder()
         compute = encoder.begin_compute_pass()
