@@ -11,6 +11,8 @@ from cli_tools import Cli
 from trainer import bench_gpu
 from trainer.bench_gpu import Product, products
 
+pytest_plugins = ("cli_fixtures",)
+
 
 @pytest.mark.parametrize("precision", ["f32", "mixed"])
 def test_records(precision: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
