@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +37,7 @@ CONFIG = TrainConfig(
     save_every=0,
 )
 SHORT = replace(CONFIG, steps=12, warmup=2)
+Begin = Callable[[Trainer], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ class Run:
         text: tuple[Tokenizer, Dataset],
         config: TrainConfig,
         *,
-        begin: Callable[[Trainer], None] = lambda trainer: None,
+        begin: Begin | None = None,
         resume: Checkpoint | None = None,
     ) -> None:
         self.events: list[Event] = []
@@ -68,7 +69,7 @@ class Run:
         device: Device,
         text: tuple[Tokenizer, Dataset],
         config: TrainConfig,
-        begin: Callable[[Trainer], None],
+        begin: Begin | None,
         resume: Checkpoint | None,
     ) -> None:
         async def save(snapshot: Snapshot) -> str:
@@ -78,7 +79,8 @@ class Run:
         trainer = await Trainer.create(
             device, MODEL, config, *text, on_event=self.events.append, save=save, resume=resume
         )
-        begin(trainer)
+        if begin:
+            await begin(trainer)
         await trainer.run()
         copies = trainer.runtime.model.plan.tensors.get("arena.copy.0")
         self.copies = await read(trainer, copies) if copies else None
@@ -104,15 +106,13 @@ async def read(trainer: Trainer, tensor: Tensor) -> np.ndarray:
     return np.frombuffer(data, np.float16 if tensor.dtype == "f16" else np.float32).copy()
 
 
-def scale_of(scale: float) -> Callable[[Trainer], None]:
+def scale_of(scale: float) -> Begin:
     """Begins with another loss scale."""
 
-    def begin(trainer: Trainer) -> None:
+    async def begin(trainer: Trainer) -> None:
         tensor = trainer.training.state.loss_scale
         assert tensor is not None
-        asyncio.get_running_loop().create_task(
-            trainer.runtime.executable.write(tensor, np.float32(scale).tobytes())
-        )
+        await trainer.runtime.executable.write(tensor, np.float32(scale).tobytes())
 
     return begin
 
