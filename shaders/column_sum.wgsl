@@ -1,4 +1,5 @@
-// out[c] = Σ_n x[n, c] in two stages of fixed order: gradients of biases, and the second stage of LayerNorm's.
+// out[c] = Σ_n x[n, c] in two stages of fixed order: gradients of biases, and the second stage of LayerNorm's and
+// of matmuls that sum up in parts.
 //
 //   partial  sums[p, c] = Σ x[n, c] over the ROWS rows of part p           x (N, C)
 //   total    out[c] = Σ_p parts[p, c]                                     parts (P, C)
@@ -6,7 +7,7 @@
 @group(0) @binding(0) var<storage, read> x: array<x_type>;
 @group(0) @binding(1) var<storage, read_write> sums: array<f32>;
 @group(0) @binding(2) var<storage, read> parts: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<out_type>;
 
 // Constants: N C ROWS
 @compute @workgroup_size(64)
@@ -35,7 +36,7 @@ fn total(@builtin(global_invocation_id) id: vec3<u32>) {
     sum += parts[p * C + c];
   }
   if (ADD) {
-    sum += out[c];
+    sum += f32(out[c]);
   }
-  out[c] = sum;
+  out[c] = out_type(sum);
 }

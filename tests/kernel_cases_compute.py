@@ -193,6 +193,7 @@ for _N, _C in ((1, 1), (7, 65), (130, 48), (2111, 67), (9, 2304)):
             {"P": _parts, "C": _C, "ADD": _add},
             {"parts": normal(_parts, _C)},
             {"out": normal(_C) if _add else poisoned(_C)},
+            half=["out"],
         )
 
 for _N, _V, _LD in (

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from trainer import checkpoint
+from trainer.bench_gpu import WORKLOADS, workload
 from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig, TrainConfig
 from trainer.corpus import read_bundled
 from trainer.devices import Device
 from trainer.errors import ConfigError, DeviceError
 from trainer.events import Event, Notice, Step
-from trainer.kernels import HALF, Tuning
+from trainer.kernels import HALF, Tuning, needs
 from trainer.model import build
 from trainer.ops import adamw
 from trainer.plan import Tensor
@@ -192,6 +193,22 @@ def test_the_variants_for_gpus_train_to_the_same_losses(
         type(native.info), "tuning", property(lambda info: Tuning(software=False, features=frozenset({HALF})))
     )
     assert np.abs(Run(native, text, SHORT).losses - software).max() < 0.005
+
+
+@pytest.mark.parametrize("units", [False, True])
+def test_every_kernel_of_large_models_can_store_what_it_is_to(units: bool) -> None:
+    """Models too large to be run in a software renderer take kernels that small ones do not: sums in parts."""
+    stored = set[str]()
+    for name in WORKLOADS:
+        model, settings = workload(name)
+        features = needs("matmul_units").features if units else frozenset({HALF})
+        train = replace(settings, steps=1000, precision="mixed")
+        tuning = Tuning(software=False, features=features)
+        plan = build(model, train=train, tokens=64 * model.context, tuning=tuning).plan
+        dispatches = [dispatch for program in plan.programs.values() for dispatch in program.dispatches]
+        assert all(dispatch.code for dispatch in dispatches)
+        stored |= {d.bindings["out"].dtype for d in dispatches if d.kernel == "column_sum.total"}
+    assert stored == {"f16", "f32"}
 
 
 def test_without_f16_it_is_refused(text: tuple[Tokenizer, Dataset]) -> None:
