@@ -31,9 +31,10 @@ def matmul_case(
     pads: tuple[int, int, int] = (0, 0, 0),
     part: int = 0,
     half: tuple[str, ...] = (),
+    tile_n: int = 128,
 ) -> None:
     """`transposes` has two of N and T, for a and b; `pads` widens the rows of a, b and out; with `part`, each
-    such part of K gives a product of its own. What `half` names is f16.
+    such part of K gives a product of its own. What `half` names is f16. Adds the same in narrower tiles.
     """
     ta, tb = (letter == "T" for letter in transposes)
     lda, ldb, ldo = ((M if ta else K) + pads[0], (K if tb else N) + pads[1], N + pads[2])
@@ -44,7 +45,7 @@ def matmul_case(
     flags = {"TRANSPOSE_A": ta, "TRANSPOSE_B": tb} | {name: name in epilogues for name in EPILOGUES}
 
     def launch(variant: str, units: MatrixUnits) -> tuple[Grid, dict[str, Constant]]:
-        columns, rows, _ = matmul.grid(variant, M, N, units)
+        columns, rows, _ = matmul.grid(variant, M, N, units, tile_n)
         return (columns, rows, parts), matmul.own_constants(variant, units)
 
     case(
@@ -57,10 +58,21 @@ def matmul_case(
                 *(["strided"] if any(pads) else []),
                 *([f"{parts}parts"] if part else []),
                 *(["half", *half] if half else []),
+                *(["narrow"] if tile_n == 64 else []),
             ]
         ),
         lambda variant: launch(variant, MatrixUnits())[0],
-        {"M": M, "N": N, "K": K, "LDA": lda, "LDB": ldb, "LDO": ldo, "PART": part or K, **flags},
+        {
+            "M": M,
+            "N": N,
+            "K": K,
+            "LDA": lda,
+            "LDB": ldb,
+            "LDO": ldo,
+            "PART": part or K,
+            "TILE_N": tile_n,
+            **flags,
+        },
         halved(
             {
                 "a": stored(K, M, lda) if ta else stored(M, K, lda),
@@ -77,9 +89,15 @@ def matmul_case(
             },
             half,
         ),
-        only=lambda variant: fits.get(variant, True) and (not part or variant in matmul.IN_PARTS),
+        only=lambda variant: (
+            fits.get(variant, True)
+            and (not part or variant in matmul.IN_PARTS)
+            and (tile_n == 128 or variant == "matmul_tiled")
+        ),
         for_units=lambda units: launch("matmul_units", units),
     )
+    if tile_n == 128:
+        matmul_case(M, N, K, transposes, *epilogues, pads=pads, part=part, half=half, tile_n=64)
 
 
 for _transposes in ("NN", "NT", "TN"):
@@ -111,8 +129,9 @@ matmul_case(70, 192, 48, "NT", "GELU_BACKWARD", half=("a", "b", "aux", "out"))
 matmul_case(70, 192, 48, "NT", "ADD", half=("a", "b", "out"))
 matmul_case(48, 192, 521, "TN", "ADD", half=("a", "b"))
 matmul_case(5, 3, 2, "TT")
-matmul_case(128, 64, 16, "NN")  # one tile of the largest kind, exactly
-matmul_case(128, 64, 17, "TN")
+matmul_case(128, 64, 16, "NN")  # one tile, exactly
+matmul_case(128, 128, 17, "TN")
+matmul_case(260, 264, 40, "NT")
 matmul_case(1, 144, 48, "NN", "BIAS")  # decoding with nano
 matmul_case(130, 144, 48, "NN", "BIAS")  # nano's qkv
 matmul_case(70, 192, 48, "NN", "BIAS", "GELU")

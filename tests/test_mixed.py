@@ -197,7 +197,7 @@ def test_the_variants_for_gpus_train_to_the_same_losses(
 
 @pytest.mark.parametrize("units", [False, True])
 def test_every_kernel_of_large_models_can_store_what_it_is_to(units: bool) -> None:
-    """Models too large to be run in a software renderer take kernels that small ones do not: sums in parts."""
+    """Models too large for a software renderer take kernels that small ones do not: sums in parts."""
     stored = set[str]()
     for name in WORKLOADS:
         model, settings = workload(name)

@@ -6,10 +6,15 @@ from trainer.kernels import Constant, MatrixUnits
 from trainer.ops import column_sum
 from trainer.plan import MAX_BINDING, Grid, Plan, Tape, Tensor, round_up
 
-BUSY = 512  # workgroups of a tiled variant that keep a large GPU busy
+PROCESSORS = 132  # of an H100, over which workgroups are spread; other large GPUs have about as many
 MAX_PARTS = 16
 LEAST_PART = 256  # columns of op(a) that are worth a part of their own
-IN_PARTS = ("matmul_tiled", "matmul_units")  # variants that may sum up K in parts
+# Variants that may sum up K in parts, and how many columns of op(a) one processor multiplies in the time in
+# which the GPU writes and reads a tile of partial sums: 128×128 of them take 52 ns at 2.5 TB/s; a column of
+# that tile takes 94 ns at 46 TFLOPS, 15 ns on matrix units.
+IN_PARTS = {"matmul_tiled": 0.56, "matmul_units": 3.5}
+# Widths of matmul_tiled's tiles, and how much longer the same work takes with them
+WIDTHS = {128: 1.0, 64: 1.06}
 
 
 def matmul(
@@ -41,10 +46,9 @@ def matmul(
     half = a.dtype == b.dtype == "f16"
     fits = fitting(M, N, K, lda, ldb, ldo, transpose_a, transpose_b, half=half)
     variant = plan.tuning.choose("matmul", fits)
-    columns, rows, _ = grid(variant, M, N, units)
-    part = K
-    if variant in IN_PARTS and ldo == N and not (bias or gelu_keep or gelu_of or residual):
-        part = part_of(M, N, K, rows * columns)
+    in_parts = ldo == N and not (bias or gelu_keep or gelu_of or residual)
+    tile_n, part = tiling(variant, size, units, in_parts=in_parts)
+    columns, rows, _ = grid(variant, M, N, units, tile_n)
     parts = -(-K // part)
     whole, whole_add = out, add
     if parts > 1:
@@ -68,6 +72,7 @@ def matmul(
             "RESIDUAL": residual is not None,
             "ADD": add,
             "PART": part,
+            "TILE_N": tile_n,
             **own_constants(variant, units),
         },
         a=a,
@@ -106,16 +111,36 @@ def own_constants(variant: str, units: MatrixUnits) -> dict[str, Constant]:
     return {"SIDE": units.side, "LANES": units.lanes} if variant == "matmul_units" else {}
 
 
-def part_of(M: int, N: int, K: int, tiles: int) -> int:
-    """How much of K a workgroup of a tiled variant sums up, where its `tiles` alone leave a GPU idle."""
-    parts = min(MAX_PARTS, BUSY // tiles, K // LEAST_PART, MAX_BINDING // (4 * M * N))
-    return round_up(-(-K // parts), 32) if parts > 1 else K
+def tiling(
+    variant: str, size: tuple[int, int, int], units: MatrixUnits, *, in_parts: bool
+) -> tuple[int, int]:
+    """(width of tiles, columns of op(a) that a workgroup sums up) with which a large GPU is done first; with
+    `in_parts`, the sums over K may be made in parts.
+    """
+    M, N, K = size
+    most = 1
+    if in_parts and variant in IN_PARTS:
+        most = max(1, min(MAX_PARTS, K // LEAST_PART, MAX_BINDING // (4 * M * N)))
+
+    def cost(choice: tuple[int, int]) -> float:
+        """The workgroups of the processor that has most of them, times the columns that each sums up; what
+        adding up parts costs, and 100 tiles' worth of it for having to launch that.
+        """
+        tile_n, parts = choice
+        columns, rows, _ = grid(variant, M, N, units, tile_n)
+        rounds = -(-columns * rows * parts // PROCESSORS)
+        total = IN_PARTS[variant] * (columns * rows * parts + 100) if parts > 1 else 0
+        return (rounds * K / parts + total) * tile_n * WIDTHS[tile_n]
+
+    widths = list(WIDTHS) if variant == "matmul_tiled" else [128]
+    tile_n, parts = min(((width, n) for width in widths for n in range(1, most + 1)), key=cost)
+    return tile_n, round_up(-(-K // parts), 32) if parts > 1 else K
 
 
-def grid(variant: str, M: int, N: int, units: MatrixUnits) -> Grid:
+def grid(variant: str, M: int, N: int, units: MatrixUnits, tile_n: int = 128) -> Grid:
     """Workgroups of a variant for an M × N output."""
     tile = 8 * units.side
-    sizes = {"matmul_direct": (64, 64), "matmul_tiled": (128, 64), "matmul_units": (tile, tile)}
+    sizes = {"matmul_direct": (64, 64), "matmul_tiled": (128, tile_n), "matmul_units": (tile, tile)}
     rows, columns = sizes.get(variant, (8, 16))
     return -(-N // columns), -(-M // rows), 1
 
