@@ -2,8 +2,8 @@
 // brings the keys and values (or, for dk and dv, the queries and dout) through workgroup memory, a tile at a
 // time, so that each is read from memory once for 64 rows. Tiles above the diagonal are not visited.
 //
-// Each thread keeps its rows in registers. That is why dk and dv, with k and v beside them, are made one after
-// the other: all four at once would not fit for heads of 64 channels.
+// Each thread keeps its rows in registers. As k, v, dk and dv together would not fit there for heads of 64
+// channels, two threads share a key: one has k and dv, the other v and dk, and P goes from the one to the other.
 //
 // Constants: B T NH HS SCALE
 
@@ -22,9 +22,11 @@ const TILE = min(32u, 256u / HS4 / 4u * 4u);  // rows of a tile: a multiple of 4
 
 alias Row = array<vec4<f32>, HS4>;
 
-var<workgroup> tile_a: array<vec4<f32>, TILE * HS4>;  // k, or q
-var<workgroup> tile_b: array<vec4<f32>, TILE * HS4>;  // v, or dout
+const B_TILE = TILE * HS4;  // where the second tile starts
+
+var<workgroup> tiles: array<vec4<f32>, 2u * B_TILE>;  // rows of k and of v, or of q and of dout
 var<workgroup> tile_s: array<vec2<f32>, TILE>;  // (lse, delta) of the queries
+var<workgroup> given: array<vec4<f32>, 2u * ROWS>;  // P of four queries, for each key; two take turns
 
 // Channels 4c .. 4c+3 of the head's row that starts at element `row`.
 fn qkv_vector(row: u32, c: u32) -> vec4<f32> {
@@ -62,8 +64,8 @@ fn store_gradient(row: u32, c: u32, value: vec4<f32>) {
 fn load_keys_and_values(head: u32, first: u32, lane: u32) {
   for (var e = lane; e < TILE * HS4; e += ROWS) {
     let row = head + min(first + e / HS4, T - 1u) * 3u * C;
-    tile_a[e] = qkv_vector(row, e % HS4);
-    tile_b[e] = qkv_vector(row + C, e % HS4);
+    tiles[e] = qkv_vector(row, e % HS4);
+    tiles[B_TILE + e] = qkv_vector(row + C, e % HS4);
   }
 }
 
@@ -71,10 +73,10 @@ fn load_keys_and_values(head: u32, first: u32, lane: u32) {
 fn load_queries(bh: u32, first: u32, lane: u32) {
   let row = bh / NH * T;
   let channel = bh % NH * HS;
-  for (var e = lane; e < TILE * HS4; e += ROWS) {
+  for (var e = lane; e < TILE * HS4; e += 2u * ROWS) {
     let t = row + min(first + e / HS4, T - 1u);
-    tile_a[e] = qkv_vector(t * 3u * C + channel, e % HS4);
-    tile_b[e] = dout_vector(t * C + channel, e % HS4);
+    tiles[e] = qkv_vector(t * 3u * C + channel, e % HS4);
+    tiles[B_TILE + e] = dout_vector(t * C + channel, e % HS4);
   }
   if (lane < TILE) {
     let i = bh * T + min(first + lane, T - 1u);
@@ -82,49 +84,26 @@ fn load_queries(bh: u32, first: u32, lane: u32) {
   }
 }
 
-fn dot_a(row: ptr<function, Row>, at: u32) -> f32 {
+fn dot(row: ptr<function, Row>, at: u32) -> f32 {
   var sum = vec4<f32>();
   for (var c = 0u; c < HS4; c++) {
-    sum = fma((*row)[c], tile_a[at + c], sum);
-  }
-  return (sum.x + sum.y) + (sum.z + sum.w);
-}
-
-fn dot_b(row: ptr<function, Row>, at: u32) -> f32 {
-  var sum = vec4<f32>();
-  for (var c = 0u; c < HS4; c++) {
-    sum = fma((*row)[c], tile_b[at + c], sum);
+    sum = fma((*row)[c], tiles[at + c], sum);
   }
   return (sum.x + sum.y) + (sum.z + sum.w);
 }
 
 // Products of `row` with four rows of a tile, from element `at` on
-fn four_dots_a(row: ptr<function, Row>, at: u32) -> vec4<f32> {
-  return vec4<f32>(
-    dot_a(row, at), dot_a(row, at + HS4), dot_a(row, at + 2u * HS4), dot_a(row, at + 3u * HS4));
-}
-
-fn four_dots_b(row: ptr<function, Row>, at: u32) -> vec4<f32> {
-  return vec4<f32>(
-    dot_b(row, at), dot_b(row, at + HS4), dot_b(row, at + 2u * HS4), dot_b(row, at + 3u * HS4));
+fn four_dots(row: ptr<function, Row>, at: u32) -> vec4<f32> {
+  return vec4<f32>(dot(row, at), dot(row, at + HS4), dot(row, at + 2u * HS4), dot(row, at + 3u * HS4));
 }
 
 // row += Σ weights · four rows of a tile
-fn add_four_a(row: ptr<function, Row>, weights: vec4<f32>, at: u32) {
+fn add_four(row: ptr<function, Row>, weights: vec4<f32>, at: u32) {
   for (var c = 0u; c < HS4; c++) {
-    var sum = fma(vec4<f32>(weights.x), tile_a[at + c], (*row)[c]);
-    sum = fma(vec4<f32>(weights.y), tile_a[at + HS4 + c], sum);
-    sum = fma(vec4<f32>(weights.z), tile_a[at + 2u * HS4 + c], sum);
-    (*row)[c] = fma(vec4<f32>(weights.w), tile_a[at + 3u * HS4 + c], sum);
-  }
-}
-
-fn add_four_b(row: ptr<function, Row>, weights: vec4<f32>, at: u32) {
-  for (var c = 0u; c < HS4; c++) {
-    var sum = fma(vec4<f32>(weights.x), tile_b[at + c], (*row)[c]);
-    sum = fma(vec4<f32>(weights.y), tile_b[at + HS4 + c], sum);
-    sum = fma(vec4<f32>(weights.z), tile_b[at + 2u * HS4 + c], sum);
-    (*row)[c] = fma(vec4<f32>(weights.w), tile_b[at + 3u * HS4 + c], sum);
+    var sum = fma(vec4<f32>(weights.x), tiles[at + c], (*row)[c]);
+    sum = fma(vec4<f32>(weights.y), tiles[at + HS4 + c], sum);
+    sum = fma(vec4<f32>(weights.z), tiles[at + 2u * HS4 + c], sum);
+    (*row)[c] = fma(vec4<f32>(weights.w), tiles[at + 3u * HS4 + c], sum);
   }
 }
 
@@ -152,7 +131,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     workgroupBarrier();
     for (var j = 0u; j < TILE && first + j <= t; j += 4u) {
       let s = vec4<u32>(first + j) + vec4<u32>(0u, 1u, 2u, 3u);
-      let scores = select(vec4<f32>(-3.0e38), four_dots_a(&q, j * HS4), s <= vec4<u32>(t));
+      let scores = select(vec4<f32>(-3.0e38), four_dots(&q, j * HS4), s <= vec4<u32>(t));
       let new_largest = max(max(scores.x, scores.y), max(scores.z, scores.w));
       if (new_largest > largest) {
         let shrink = exp(largest - new_largest);
@@ -164,7 +143,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
       }
       let p = exp(scores - largest);
       sum += (p.x + p.y) + (p.z + p.w);
-      add_four_b(&sum_v, p, j * HS4);
+      add_four(&sum_v, p, B_TILE + j * HS4);
     }
   }
   if (t >= T) {
@@ -204,10 +183,10 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     workgroupBarrier();
     for (var j = 0u; j < TILE && first + j <= t; j += 4u) {
       let s = vec4<u32>(first + j) + vec4<u32>(0u, 1u, 2u, 3u);
-      let scores = four_dots_a(&q, j * HS4);
-      let dp = four_dots_b(&d, j * HS4);
+      let scores = four_dots(&q, j * HS4);
+      let dp = four_dots(&d, B_TILE + j * HS4);
       let p = select(vec4<f32>(), exp(scores - own_lse), s <= vec4<u32>(t));
-      add_four_a(&dq, p * (dp - own_delta) * SCALE, j * HS4);
+      add_four(&dq, p * (dp - own_delta) * SCALE, j * HS4);
     }
   }
   for (var c = 0u; c < HS4; c++) {
@@ -217,57 +196,52 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
   }
 }
 
-@compute @workgroup_size(64)
+// Threads 0 .. 63 make dv of 64 keys, threads 64 .. 127 dk of the same.
+@compute @workgroup_size(128)
 fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let s = group.x * ROWS + lane;
+  let key = lane % ROWS;
+  let for_dk = lane / ROWS;
+  let s = group.x * ROWS + key;
   let row = (group.y / NH * T + min(s, T - 1u)) * 3u * C + group.y % NH * HS + C;
-  var k: Row;
-  var v: Row;
-  var sum: Row;  // first dv, then dk
+  var own: Row;  // k, or v
+  var sum: Row;  // dv, or dk
   for (var c = 0u; c < HS4; c++) {
-    k[c] = qkv_vector(row, c) * SCALE;
+    own[c] = qkv_vector(row + for_dk * C, c);
     sum[c] = vec4<f32>();
   }
+  let multiplied = for_dk * B_TILE;  // k with q, v with dout
+  let added = B_TILE - multiplied;  // dout to dv, q to dk
   for (var first = group.x * ROWS; first < T; first += TILE) {
     workgroupBarrier();
     load_queries(group.y, first, lane);
     workgroupBarrier();
     for (var j = 0u; j < TILE; j += 4u) {
-      if (first + j + 3u >= s && first + j < T) {
-        add_four_b(&sum, probabilities(&k, s, first, j), j * HS4);
+      let turn = j / 4u % 2u * ROWS;
+      let seen = first + j + 3u >= s && first + j < T;
+      var weights = vec4<f32>();
+      if (seen) {
+        weights = four_dots(&own, multiplied + j * HS4);
+        if (for_dk == 0u) {
+          let t = vec4<u32>(first + j) + vec4<u32>(0u, 1u, 2u, 3u);
+          let their_lse = vec4<f32>(tile_s[j].x, tile_s[j + 1u].x, tile_s[j + 2u].x, tile_s[j + 3u].x);
+          let p = exp(weights * SCALE - their_lse);
+          weights = select(vec4<f32>(), p, (t >= vec4<u32>(s)) & (t < vec4<u32>(T)));
+          given[turn + key] = weights;
+        }
+      }
+      workgroupBarrier();
+      if (seen) {
+        if (for_dk == 1u) {
+          let delta = vec4<f32>(tile_s[j].y, tile_s[j + 1u].y, tile_s[j + 2u].y, tile_s[j + 3u].y);
+          weights = given[turn + key] * (weights - delta) * SCALE;
+        }
+        add_four(&sum, weights, added + j * HS4);
       }
     }
   }
   for (var c = 0u; c < HS4; c++) {
     if (s < T) {
-      store_gradient(row + C, c, sum[c]);
-    }
-    v[c] = qkv_vector(row + C, c);
-    sum[c] = vec4<f32>();
-  }
-  for (var first = group.x * ROWS; first < T; first += TILE) {
-    workgroupBarrier();
-    load_queries(group.y, first, lane);
-    workgroupBarrier();
-    for (var j = 0u; j < TILE; j += 4u) {
-      if (first + j + 3u >= s && first + j < T) {
-        let dp = four_dots_b(&v, j * HS4);
-        let delta = vec4<f32>(tile_s[j].y, tile_s[j + 1u].y, tile_s[j + 2u].y, tile_s[j + 3u].y);
-        add_four_a(&sum, probabilities(&k, s, first, j) * (dp - delta) * SCALE, j * HS4);
-      }
+      store_gradient(row + C - for_dk * C, c, sum[c]);
     }
   }
-  for (var c = 0u; c < HS4; c++) {
-    if (s < T) {
-      store_gradient(row, c, sum[c]);
-    }
-  }
-}
-
-// P of key s and the queries first+j .. first+j+3, 0 where the query comes before the key
-fn probabilities(k: ptr<function, Row>, s: u32, first: u32, j: u32) -> vec4<f32> {
-  let t = vec4<u32>(first + j) + vec4<u32>(0u, 1u, 2u, 3u);
-  let their_lse = vec4<f32>(tile_s[j].x, tile_s[j + 1u].x, tile_s[j + 2u].x, tile_s[j + 3u].x);
-  let p = exp(four_dots_a(k, j * HS4) - their_lse);
-  return select(vec4<f32>(), p, (t >= vec4<u32>(s)) & (t < vec4<u32>(T)));
 }
