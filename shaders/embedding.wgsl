@@ -46,6 +46,20 @@ fn forward_one(@builtin(global_invocation_id) id: vec3<u32>) {
   }
 }
 
+// Which of the 16 tokens from `at` on are `token`, a bit each. Behind the last one, that one is read again: the
+// lowest bit is right. Reading them at once, instead of one after the other, is what makes `chain` fast.
+fn matches(at: u32, last: u32, token: u32) -> u32 {
+  return four_match(at, last, token) | (four_match(at + 4u, last, token) << 4u)
+    | (four_match(at + 8u, last, token) << 8u) | (four_match(at + 12u, last, token) << 12u);
+}
+
+fn four_match(at: u32, last: u32, token: u32) -> u32 {
+  let i = min(vec4<u32>(at) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));
+  let equal = vec4<u32>(tokens[i.x], tokens[i.y], tokens[i.z], tokens[i.w]) == vec4<u32>(token);
+  let bits = select(vec4<u32>(), vec4<u32>(1u, 2u, 4u, 8u), equal);
+  return bits.x | bits.y | bits.z | bits.w;
+}
+
 // links[i] = the next position with the token of i (or N), plus FIRST_OF_CHAIN if none came before.
 // Constants: N
 @compute @workgroup_size(64)
@@ -56,14 +70,18 @@ fn chain(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   let token = tokens[i];
   var next = i + 1u;
-  while (next < N && tokens[next] != token) {
-    next++;
+  var found = 0u;
+  while (next < N && found == 0u) {
+    found = matches(next, N - 1u, token);
+    next += select(16u, firstTrailingBit(found), found != 0u);
   }
-  var before = 0u;
-  while (tokens[before] != token) {
-    before++;
+  var first = 0u;
+  found = 0u;
+  while (found == 0u) {
+    found = matches(first, N - 1u, token);
+    first += select(16u, firstTrailingBit(found), found != 0u);
   }
-  links[i] = next | select(0u, FIRST_OF_CHAIN, before == i);
+  links[i] = min(next, N) | select(0u, FIRST_OF_CHAIN, first == i);
 }
 
 // Adds to what dtoken_table holds: the head, which shares the table, has written there before.
