@@ -19,8 +19,9 @@ def test_records(precision: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(bench_gpu, "MEASURE_SECONDS", 0.001)
     shapes = ["--size", "NN:16x8x24", "8", "--preset", "TINY", "--batch", "1", "--steps", "2"]
     options = ["--precision", precision, "--device", "reference", "--out", tmp_path]
-    cli.done("bench", "matmul", "steps", *shapes, *options)
-    assert "dispatches" in cli.done("bench", "matmul", "steps", *shapes, *options)  # and replaces the records
+    parts = ("matmul", "steps", "waiting")
+    cli.done("bench", *parts, *shapes, *options)
+    assert "dispatches" in cli.done("bench", *parts, *shapes, *options)  # and replaces the records
     kernels = json.loads((tmp_path / "kernels.json").read_text())
     labels = ["matmul NN 16x8x24", "matmul NN 8x8x8", "matmul NT 8x8x8", "matmul TN 8x8x8"]
     assert sorted({record["workload"] for record in kernels}) == labels
@@ -31,7 +32,10 @@ def test_records(precision: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.M
     (steps,) = json.loads((tmp_path / "train_steps.json").read_text())
     assert (steps["workload"], steps["precision"], steps["impl"]) == ("TINY", precision, "tabula")
     assert steps["dispatches"] > 50
-    for record in (*kernels, steps):
+    (waiting,) = json.loads((tmp_path / "waiting.json").read_text())
+    assert waiting["ms_per_step"] > 0
+    assert waiting["ms_per_step_waiting"] > 0
+    for record in (*kernels, steps, waiting):
         assert record["precision"] == precision
         assert {"device", "driver", "machine", "date", "commit", "command"} <= set(record)
 

@@ -1,7 +1,7 @@
 """`trainer bench`: how fast the kernels, the training step and the tokenizer are on this machine.
 
-Prints a table and, with --out, merges JSON records into `kernels.json`, `train_steps.json` and
-`tokenizer.json` of a folder: a record replaces the one of the same workload on the same device.
+Prints a table and, with --out, merges JSON records into `kernels.json`, `train_steps.json`, `waiting.json`
+and `tokenizer.json` of a folder: a record replaces the one of the same workload on the same device.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from trainer.bench_gpu import (
     time_matmuls,
     time_steps,
     time_torch_matmul,
+    time_waiting,
     workload,
 )
 from trainer.config import PRECISIONS
@@ -31,7 +32,8 @@ from trainer.errors import ConfigError
 from trainer.provenance import machine
 from trainer.tokenizer import Tokenizer
 
-PARTS = ("matmul", "steps", "tokenizer")
+PARTS = ("matmul", "steps", "waiting", "tokenizer")
+ON_DEVICE = {"matmul", "steps", "waiting"}
 BPE_BYTES = 10_000_000
 BPE_VOCAB = 8192
 
@@ -89,7 +91,7 @@ async def main(args: argparse.Namespace) -> int:
         raise ConfigError(f"nothing called {unknown[0]!r} can be timed", f"choose from {', '.join(PARTS)}")
     for name in args.preset:
         workload(name)
-    device = await open_device(args.device) if {"matmul", "steps"} & set(parts) else None
+    device = await open_device(args.device) if ON_DEVICE & set(parts) else None
     if device:
         print(f"{device.info.name} ({device.info.backend}), {machine()}")
     if device and "matmul" in parts:
@@ -105,6 +107,11 @@ async def main(args: argparse.Namespace) -> int:
             await time_steps(device, name, args.precision, args.batch, args.steps) for name in args.preset
         ]
         _keep(args.out, "train_steps.json", records)
+    if device and "waiting" in parts:
+        records = [
+            await time_waiting(device, name, args.precision, args.batch, args.steps) for name in args.preset
+        ]
+        _keep(args.out, "waiting.json", records)
     if "tokenizer" in parts:
         _keep(args.out, "tokenizer.json", [await time_tokenizer(args.sources)])
     return 0

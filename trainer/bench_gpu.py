@@ -28,6 +28,7 @@ from trainer.train import schedule
 
 MEASURE_SECONDS = 0.5  # of device work in one timed batch: waiting for its end takes milliseconds
 BATCHES = 3  # timed batches, of which the median counts
+STEP = ("micro", "update")  # the programs of a training step
 CHUNK = 10  # training steps that go out at once, as in training, where the loss is read every ten
 
 # Models that other trainers were measured on, too, with the batch each was given: beside the presets
@@ -248,21 +249,13 @@ def workload(name: str) -> tuple[ModelConfig, TrainConfig]:
 
 async def time_steps(device: Device, name: str, precision: str, batch: int | None, steps: int) -> Record:
     """Whole training steps of a workload on random tokens: milliseconds, and the share that Python takes."""
-    model, settings = workload(name)
-    train = replace(settings, batch=batch or settings.batch, accumulate=1, steps=10_000, precision=precision)
-    tokens = 64 * model.context
-    built = build(model, train=train, tokens=tokens, tuning=device.info.tuning)
+    runtime, train = await _training(device, name, precision, batch)
+    built = runtime.model
     budget = estimate(built, train, software=device.info.software)
-    runtime = await Runtime.open(device, built)
-    await _prepare(runtime, model, train, tokens)
-    step = ["micro", "update"]
-    for _ in range(3):  # compiles lazily, and raises the clocks
-        runtime.executable.run(step)
-    await runtime.executable.finish()
     encoding, began = 0.0, time.perf_counter()
     for done in range(0, steps, CHUNK):
         start = time.thread_time()
-        runtime.executable.run(step * min(CHUNK, steps - done))
+        runtime.executable.run(STEP * min(CHUNK, steps - done))
         encoding += time.thread_time() - start
     await runtime.executable.finish()
     seconds = (time.perf_counter() - began) / steps
@@ -277,7 +270,7 @@ async def time_steps(device: Device, name: str, precision: str, batch: int | Non
         "tokens_per_s": round(budget.tokens_per_step / seconds),
         "tflops": float(f"{budget.flops_per_step / seconds / 1e12:.4g}"),
         "python_share": round(encoding / steps / seconds, 4),
-        "dispatches": sum(len(built.plan.programs[name].dispatches) for name in step),
+        "dispatches": sum(len(built.plan.programs[name].dispatches) for name in STEP),
         "device_memory_bytes": budget.device_memory,
         "peak_memory_bytes": memory,
         "estimated_memory_bytes": budget.host_memory,
@@ -289,6 +282,52 @@ async def time_steps(device: Device, name: str, precision: str, batch: int | Non
         f"memory {memory >> 20:,} MiB (estimated {budget.host_memory >> 20:,})"
     )
     return record
+
+
+async def time_waiting(device: Device, name: str, precision: str, batch: int | None, steps: int) -> Record:
+    """What reading the loss after every step costs: milliseconds of such steps, and of steps sent ahead."""
+    runtime, train = await _training(device, name, precision, batch)
+    training = runtime.model.training
+    assert training is not None
+
+    async def each(waiting: bool) -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            runtime.executable.run(STEP)
+            if waiting:
+                await runtime.executable.read(training.state.ring)
+        await runtime.executable.finish()
+        return (time.perf_counter() - began) / steps
+
+    # In turns, so that a machine that is busy for a while is so for both.
+    pairs = [(await each(waiting=False), await each(waiting=True)) for _ in range(BATCHES)]
+    runtime.close()
+    ahead, waiting = (median(column) for column in zip(*pairs, strict=True))
+    print(f"step {name:8} {1e3 * ahead:9.2f} ms sent ahead  {1e3 * waiting:9.2f} ms with every loss read")
+    return {
+        **_common(device),
+        "workload": name,
+        "precision": precision,
+        "batch": train.batch,
+        "ms_per_step": round(1e3 * ahead, 4),
+        "ms_per_step_waiting": round(1e3 * waiting, 4),
+    }
+
+
+async def _training(
+    device: Device, name: str, precision: str, batch: int | None
+) -> tuple[Runtime, TrainConfig]:
+    """A workload's model on random tokens, compiled, with its first steps behind it."""
+    model, settings = workload(name)
+    train = replace(settings, batch=batch or settings.batch, accumulate=1, steps=10_000, precision=precision)
+    tokens = 64 * model.context
+    built = build(model, train=train, tokens=tokens, tuning=device.info.tuning)
+    runtime = await Runtime.open(device, built)
+    await _prepare(runtime, model, train, tokens)
+    for _ in range(3):  # compiles lazily, and raises the clocks
+        runtime.executable.run(STEP)
+    await runtime.executable.finish()
+    return runtime, train
 
 
 async def _prepare(runtime: Runtime, model: ModelConfig, train: TrainConfig, tokens: int) -> None:

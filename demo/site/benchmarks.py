@@ -11,6 +11,7 @@ from demo.site.data import PROVENANCE, Record, is_label, measurements, short
 TITLES = {
     "kernels": "Kernels",
     "train_steps": "Training steps",
+    "waiting": "Steps, with and without waiting",
     "tokenizer": "Tokenizer",
     "page": "The page",
     "recorded_run": "The recorded run",
@@ -18,6 +19,7 @@ TITLES = {
 HEADS = {
     "ms": "Time",
     "ms_per_step": "A step",
+    "ms_per_step_waiting": "A step, waiting",
     "tflops": "Rate",
     "tokens_per_s": "Tokens",
     "python_share": "Python's share",
@@ -65,6 +67,12 @@ def table(records: Sequence[Record]) -> str:
         f'<div class="tb-scroll" tabindex="0" role="region" aria-label="{label}"><table class="tb-table">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{_origins(records)}"
     )
+
+
+def waiting() -> str:
+    """Steps sent ahead, and with the loss read after each, wherever both were measured; or nothing."""
+    records = [record for record in measurements() if record.file == "waiting"]
+    return table(records) if records else ""
 
 
 def bar(share: float, impl: str = "tabula") -> str:

@@ -37,6 +37,7 @@ UNITS: tuple[tuple[str, float, str], ...] = (
     ("share", 100, "%"),
     ("_us", 1e-6, "s"),
     ("ms_per_step", 1e-3, "s"),
+    ("ms_per_step_waiting", 1e-3, "s"),
     ("ms", 1e-3, "s"),
     ("_s", 1, "s"),
     ("seconds", 1, "s"),

@@ -58,6 +58,7 @@ def render(markdown: str, url: str) -> str:
         presets=reference.presets,
         document=document,
         snippet=snippet,
+        waiting=benchmarks.waiting,
         sample=_sample,
         merges=example.merges,
         cut=example.cut,
