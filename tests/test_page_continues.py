@@ -109,8 +109,8 @@ def test_away_by_instant_navigation_and_back(chromium: Browser, base: str, whole
     with training(chromium, base) as page:
         page.evaluate("window.stayed = true")
         tabs = page.locator(".md-tabs")
-        tabs.get_by_role("link", name="Design").click()
-        expect(page.locator("h1").first).to_contain_text("Design")
+        tabs.get_by_role("link", name="How it works").click()
+        expect(page.locator("h1").first).to_contain_text("How it works")
         worker_ended(page)
         tabs.get_by_role("link", name="Demo").click()
         expect(title(page)).to_have_text(OFFER)

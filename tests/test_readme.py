@@ -59,9 +59,9 @@ def output(playground: Path) -> str:
     return run_script(playground, "README.md")
 
 
-def run_script(playground: Path, document: str) -> str:
+def run_script(playground: Path, document: str, *before: str) -> str:
     lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
-    script = "\n".join(["set -e", *map(small, lines)])
+    script = "\n".join(["set -e", *before, *map(small, lines)])
     return run(playground, "sh", "-c", script)
 
 
@@ -95,7 +95,8 @@ def test_the_commands_of_the_contributing_guide_run(playground: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh", least=0)])
 def test_the_commands_of_the_pages_run(playground: Path, page: str) -> None:
-    assert run_script(playground, page)
+    """By a reader who has done what README.md says first."""
+    assert run_script(playground, page, ". .venv/bin/activate")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python", least=0)])
