@@ -22,13 +22,13 @@ from demo import trouble
 from trainer import corpus
 from trainer.bpe import FIRST_TOKENS, Learner, check_vocab
 from trainer.corpus import BUNDLED, GUTENBERG, Document
+from trainer.dataset import Dataset
 from trainer.errors import ConfigError, CorpusError, FetchError
 from trainer.evaluate import unigram_loss
 from trainer.events import Notice, Progress, Reader
 from trainer.gutenberg import Cache, Fetch, Retry, find
 from trainer.pretokenize import chunks
 from trainer.tokenizer import Tokenizer
-from trainer.train import Dataset
 
 LEAST_BYTES = 20_000  # of text, below which no preset learns anything
 VALIDATION_SHARE = 0.1

@@ -15,6 +15,7 @@ from trainer.bench_gpu import WORKLOADS, workload
 from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig, TrainConfig
 from trainer.corpus import read_bundled
+from trainer.dataset import Dataset
 from trainer.devices import Device
 from trainer.errors import ConfigError, DeviceError
 from trainer.events import Event, Notice, Step
@@ -23,7 +24,7 @@ from trainer.model import build
 from trainer.ops import adamw
 from trainer.plan import Tensor
 from trainer.tokenizer import Tokenizer
-from trainer.train import Dataset, Snapshot, Trainer
+from trainer.train import Snapshot, Trainer
 
 MODEL = ModelConfig(layers=2, width=32, heads=2, context=32, vocab=300)
 CONFIG = TrainConfig(

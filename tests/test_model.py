@@ -27,7 +27,7 @@ from trainer.model import Model, Training, build
 from trainer.ops import cross_entropy, embedding, random
 from trainer.plan import Tensor
 from trainer.runtime import Runtime, floats, ints, pack_floats, pack_ints
-from trainer.train import schedule
+from trainer.schedule import schedule
 
 FOLDER = Path(__file__).parent / "fixtures" / "model"
 ORACLE: dict[str, Any] = json.loads((FOLDER / "oracle.json").read_text())

@@ -20,6 +20,7 @@ from trainer import checkpoint
 from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig, TrainConfig
 from trainer.corpus import read_bundled
+from trainer.dataset import Dataset
 from trainer.devices import Device, open_device
 from trainer.errors import CheckpointError, CorpusError
 from trainer.events import (
@@ -35,8 +36,9 @@ from trainer.events import (
     to_json,
 )
 from trainer.model import RING
+from trainer.schedule import learning_rate
 from trainer.tokenizer import Tokenizer
-from trainer.train import Dataset, Snapshot, Trainer, learning_rate, resumed_config
+from trainer.train import Snapshot, Trainer, resumed_config
 
 MODEL = ModelConfig(layers=2, width=16, heads=2, context=16, vocab=300)
 CONFIG = TrainConfig(

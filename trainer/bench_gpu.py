@@ -24,7 +24,7 @@ from trainer.ops.random import dataset_parts, normal
 from trainer.plan import Plan, Tensor
 from trainer.provenance import commit, machine, today
 from trainer.runtime import Runtime
-from trainer.train import schedule
+from trainer.schedule import schedule
 
 MEASURE_SECONDS = 0.5  # of device work in one timed batch: waiting for its end takes milliseconds
 BATCHES = 3  # timed batches, of which the median counts

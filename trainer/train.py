@@ -7,10 +7,8 @@ read while the next chunk is already running.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import time
-from array import array
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +17,7 @@ from trainer import __version__
 from trainer.budget import Budget, estimate
 from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig, SampleConfig, TrainConfig, from_dict, to_dict
+from trainer.dataset import Dataset
 from trainer.devices import Device, check_fits
 from trainer.errors import CheckpointError, CorpusError
 from trainer.events import Notice, Reader, RunEnded, RunStarted, Sample, Saved, Step, Validation, finite
@@ -27,27 +26,11 @@ from trainer.model import RING, Model, Training, build
 from trainer.ops.random import dataset_parts
 from trainer.runtime import Runtime, floats, ints, pack_floats, pack_ints
 from trainer.safetensors import TensorData
+from trainer.schedule import schedule
 from trainer.tokenizer import Tokenizer
 
 CHUNK_SECONDS = 0.5  # of work between two looks at the stop flag
 SUBMIT_SECONDS = 0.05  # of work in one submit: a screen may share the GPU
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Tokens of whole documents, each with end_of_text before it."""
-
-    train: array[int]  # "H"
-    validation: array[int]  # "H"
-    text_bytes: int = 0  # of the text that they were made of
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over all tokens: a run may only be resumed on the same ones."""
-        digest = hashlib.sha256(self.train.tobytes())
-        digest.update(b"|")
-        digest.update(self.validation.tobytes())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -63,24 +46,6 @@ class Snapshot:
 
 
 Save = Callable[[Snapshot], Awaitable[str]]  # writes a snapshot somewhere and says where
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Of step 0, 1, ...: linear warm-up to the peak, then a cosine down to its `min_learning_rate` share."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    share = config.min_learning_rate
-    return config.learning_rate * (share + (1 - share) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def schedule(config: TrainConfig) -> bytes:
-    """The table that the optimiser's kernels look into; see shaders/adamw.wgsl."""
-    rows = (
-        (learning_rate(config, s), 1 / (1 - config.beta1 ** (s + 1)), 1 / (1 - config.beta2 ** (s + 1)), 0.0)
-        for s in range(config.steps)
-    )
-    return pack_floats(value for row in rows for value in row)
 
 
 class Trainer:
@@ -113,7 +78,6 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0  # of training, pauses left out
         self.step_seconds = 0.0  # of one step, lately
-        self._fingerprint = dataset.fingerprint
         self._stopping = False
         self._running = asyncio.Event()
         self._running.set()
@@ -222,7 +186,7 @@ class Trainer:
             "train": to_dict(self.config),
             "counters": ints(await self.runtime.executable.read(training.state.counters)),
             "seconds": self.seconds,
-            "dataset": self._fingerprint,
+            "dataset": self.dataset.fingerprint,
             **await self._loss_scaling(),
             **self.extra_state,
         }
@@ -392,7 +356,7 @@ class Trainer:
         """Weights, moments and counters of a checkpoint of this very run."""
         assert checkpoint.state is not None
         assert checkpoint.optimizer is not None
-        if checkpoint.state.get("dataset") != self._fingerprint:
+        if checkpoint.state.get("dataset") != self.dataset.fingerprint:
             raise CheckpointError(
                 f"{checkpoint.folder} was trained on other tokens",
                 "resume with the same sources and tokenizer",

@@ -16,7 +16,7 @@ from trainer.model import build
 from trainer.ops.random import dataset_parts
 from trainer.plan import Plan
 from trainer.runtime import Runtime
-from trainer.train import schedule
+from trainer.schedule import schedule
 
 
 async def measure(

@@ -7,10 +7,11 @@ from array import array
 from typing import Any
 
 from trainer.config import ModelConfig, TrainConfig, from_dict
+from trainer.dataset import Dataset
 from trainer.devices import Device
 from trainer.events import Event, Step, Validation
 from trainer.tokenizer import Tokenizer
-from trainer.train import Dataset, Trainer
+from trainer.train import Trainer
 
 
 async def train(device: Device, job: dict[str, Any]) -> dict[str, Any]:

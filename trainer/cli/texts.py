@@ -12,10 +12,10 @@ from trainer.checkpoint import Checkpoint
 from trainer.cli.parallel import encode_documents
 from trainer.config import option
 from trainer.corpus import BUNDLED, GUTENBERG, Document
+from trainer.dataset import Dataset
 from trainer.errors import CheckpointError, TokenizerError
 from trainer.events import Reader
 from trainer.tokenizer import Tokenizer
-from trainer.train import Dataset
 
 SOURCES_HELP = (
     f"text: files, folders of .txt and .jsonl, {GUTENBERG}84 (an id), {GUTENBERG}Frankenstein_84 "
