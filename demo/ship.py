@@ -111,7 +111,9 @@ def scores(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             text = Path(report["data"][0]["name"]).stem
             name = "its held-out text" if text == "validation" else text
             found[f"bits per byte of {name}"] = report["text"]["bits_per_byte"]
-        found |= {f"{name} accuracy": report[name]["accuracy"] for name in ("lambada", "blimp") if report[name]}
+        found |= {
+            f"{name} accuracy": report[name]["accuracy"] for name in ("lambada", "blimp") if report[name]
+        }
     return {name: float(f"{value:.{DIGITS}g}") for name, value in found.items()}
 
 
