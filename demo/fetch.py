@@ -1,5 +1,5 @@
-"""How the page gets books and trained models: the browser's `fetch`, and its Cache API. The trainer decides all
-the rest of books, demo/shipped.py of models.
+"""How the page gets books and trained models: the browser's `fetch`, and its Cache API. All the rest is
+decided by the trainer, of books, and by demo/shipped.py, of models.
 """
 
 from __future__ import annotations

@@ -119,14 +119,14 @@ def scores(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def read_run(run: Path, machine: str, commit: str | None) -> dict[str, bytes]:
     """The evidence of a run: its thinned log and its reports. Raises CheckpointError."""
-    found = {LOG: record.recording(record.read_log(run), machine=machine, commit=commit)}
-    for path in sorted(run.glob("report*.json")):
-        found[path.name] = [record.read_report(run, path)]
-    if len(found) == 1:
+    reports = {path.name: record.read_report(run, path) for path in sorted(run.glob("report*.json"))}
+    if not reports:
         raise CheckpointError(f"{run} has no report.json", "make one: trainer eval RUN --out RUN/report.json")
+    log = record.recording(record.read_log(run), machine=machine, commit=commit)
+    lines = {LOG: log, **{name: [report] for name, report in reports.items()}}
     return {
-        name: "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode()
-        for name, lines in found.items()
+        name: "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in content).encode()
+        for name, content in lines.items()
     }
 
 

@@ -21,6 +21,7 @@ from trainer.devices import Device
 
 NAME, TITLE = "tiny", "Tiny, on a story"
 TEXT = "40 KB of Alice’s Adventures in Wonderland"
+MADE = {"machine": "A rented GPU", "commit": "1a2b3c"}
 SHARD = 6000  # bytes
 SAMPLES = [
     {"prompt": "Alice", "text": " was <b>not</b> there."},
@@ -53,26 +54,10 @@ def made(native: Device, place: Path) -> Path:
 
 def shipped(place: Path, *more: str) -> int:
     """The exit code of the maker's command, which writes into `place`/site/checkpoints."""
-    command = [
-        str(place / "export"),
-        "--run",
-        str(place / "run"),
-        "--out",
-        str(place / "site" / "checkpoints"),
-    ]
-    flags = [
-        "--name",
-        NAME,
-        "--title",
-        TITLE,
-        "--text",
-        TEXT,
-        "--machine",
-        "A rented GPU",
-        "--commit",
-        "1a2b3c",
-    ]
-    return ship.main([*command, *flags, *more])
+    out = place / "site" / "checkpoints"
+    flags = {"run": place / "run", "out": out, "name": NAME, "title": TITLE, "text": TEXT, **MADE}
+    given = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+    return ship.main([str(place / "export"), *given, *more])
 
 
 def index(place: Path) -> list[dict[str, Any]]:
