@@ -33,7 +33,7 @@ INDEX = "index.json"
 SAMPLES = "samples.jsonl"
 LARGEST = 25 << 20  # bytes; what every host of static sites takes
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-DIGITS = 4  # significant ones of a score
+DIGITS = 3  # significant ones of a score
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,9 +111,9 @@ def scores(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             text = Path(report["data"][0]["name"]).stem
             name = "its held-out text" if text == "validation" else text
             found[f"bits per byte of {name}"] = report["text"]["bits_per_byte"]
-        found |= {
-            f"{name} accuracy": report[name]["accuracy"] for name in ("lambada", "blimp") if report[name]
-        }
+        for name, label in {"lambada": "LAMBADA", "blimp": "BLiMP"}.items():
+            if report[name]:
+                found[f"{label} accuracy"] = report[name]["accuracy"]
     return {name: float(f"{value:.{DIGITS}g}") for name, value in found.items()}
 
 

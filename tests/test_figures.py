@@ -18,8 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 from ui_page import AXE, shot
 
 from demo.site import figures as markup
-from demo.site.live import compute, curves, numbers, records
-from demo.site.live import recordings
+from demo.site.live import compute, curves, numbers, recordings, records
 from demo.site.live.recordings import Recording
 from trainer.config import PRESETS
 

@@ -143,7 +143,7 @@ def test_the_committed_models_are_what_their_index_says() -> None:
     from demo import ship
 
     entries = json.loads((ship.FOLDER / ship.INDEX).read_text(encoding="utf-8"))
-    assert [entry["name"] for entry in entries] == ["micro-stories", "small"]
+    assert [entry["name"] for entry in entries] == ["stories", "small"]
     for entry in entries:
         folder = ship.FOLDER / entry["name"]
         files = {path.name: path.read_bytes() for path in folder.iterdir()}
