@@ -333,7 +333,7 @@ def test_a_manifest_makes_a_page_of_checkpoints(tmp_path: Path) -> None:
         },
         "scores": {"bits per byte": 1.5},
         "files": [{"name": "model.safetensors", "bytes": 55_600_000, "sha256": "ab" * 32}],
-        "samples": [{"prompt": "Once", "text": " <b>upon</b> a time"}],
+        "samples": [{"prompt": "Once", "text": " <b>upon</b>\na time"}],
     }
     manifest = tmp_path / "index.json"
     manifest.write_text(json.dumps([entry]))
@@ -350,7 +350,7 @@ def test_a_manifest_makes_a_page_of_checkpoints(tmp_path: Path) -> None:
     assert 'href="small-books/model.safetensors"' in page
     assert "55.6 MB" in page
     assert "ab" * 32 in page
-    assert "&lt;b&gt;upon" in page
+    assert "&lt;b&gt;upon&lt;/b&gt;<br>a time" in page
 
 
 def test_cards_are_pictures_that_do_not_change() -> None:

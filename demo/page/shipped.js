@@ -1,6 +1,9 @@
 // Trained models that come with the site: listed, and opened as kept runs that others can begin from.
 import { mark } from "./state.js";
 
+/** Bytes of a model's files. */
+export const sizeOf = (entry) => entry.files.reduce((sum, file) => sum + file.bytes, 0);
+
 export class Shipped {
   /** @param {import("./flow.js").Flow} flow */
   constructor(flow) {
@@ -28,7 +31,7 @@ export class Shipped {
     const { flow } = this;
     const { state } = flow;
     this.wanted = entry;
-    const opening = { done: 0, total: 0, detail: entry.title };
+    const opening = { done: 0, total: sizeOf(entry), detail: entry.title };
     Object.assign(state, { phase: "working", stage: "open", trouble: null, opening });
     const turn = flow.turnOver();
     flow.draw(false);

@@ -1,6 +1,7 @@
 // The part of the Runs sheet with the trained models that come with the site.
 import { el, memo } from "./dom.js";
 import { bytes, count } from "./format.js";
+import { sizeOf } from "./shipped.js";
 
 /** @param {import("./demo.js").Demo} demo */
 export function mountShipped(demo) {
@@ -14,13 +15,12 @@ export function mountShipped(demo) {
 
   const list = memo((models, locked) => {
     parts.get("shipped").replaceChildren(...models.map((entry) => {
-      const size = entry.files.reduce((sum, file) => sum + file.bytes, 0);
       const open = () => {
         parts.get("shipped").closest("dialog").close();
         demo.run(flow.shipped.open(entry));
       };
       return el("li", {}, el("b", { text: entry.title }),
-        el("span", { class: "muted num", text: `${count(entry.parameters)} parameters, ${bytes(size)}. Trained on ${entry.trained.text}.` }),
+        el("span", { class: "muted num", text: `${count(entry.parameters)} parameters, ${bytes(sizeOf(entry))}. Trained on ${entry.trained.text}.` }),
         el("div", { class: "runs__actions" },
           el("button", { class: "btn btn--small", type: "button", text: "Open", "aria-label": `Open ${entry.title}`, onclick: open, disabled: locked })));
     }));

@@ -140,7 +140,7 @@ function workingBar(state, bar, now) {
 function openingBar({ done, total, detail }, actions) {
   const parts = `${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`;
   const title = done < total ? `Fetching “${detail}”: ${parts}` : `Opening “${detail}”`;
-  return { status: "working", bar: total ? (100 * done) / total : 0, title, note: "Kept by the browser for the next time.", actions };
+  return { status: "working", bar: (100 * done) / total, title, note: "Kept by the browser for the next time.", actions };
 }
 
 const share = ({ done, total }) => (total ? `: ${Math.floor((100 * done) / total)}%` : "");

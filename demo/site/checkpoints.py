@@ -55,9 +55,14 @@ def _checkpoint(entry: Mapping[str, Any]) -> str:
         link = f'<a href="{escape(address)}">{escape(file["name"].rpartition("/")[2])}</a>'
         files.append(f"| {link} | {quantity(file['bytes'], 'B')} | `{file['sha256']}` |")
     samples = [
-        f'<blockquote class="tb-sample"><b>{escape(sample["prompt"])}</b>{escape(sample["text"])}'
+        f'<blockquote class="tb-sample"><b>{_lines(sample["prompt"])}</b>{_lines(sample["text"])}'
         "</blockquote>"
         for sample in entry["samples"]
     ]
     title = f"## {entry['title']} {{ #{name} }}"
     return "\n\n".join([title, "\n".join(rows), "\n".join(files), *samples])
+
+
+def _lines(text: str) -> str:
+    """What a model wrote, its line ends too."""
+    return escape(text).replace("\n", "<br>")
