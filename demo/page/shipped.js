@@ -41,6 +41,7 @@ export class Shipped {
       if (turn !== flow.turn) return;
       await flow.kept.open(run, title);
       flow.kept.show();
+      await flow.ask("runs"); // one more, perhaps
     } catch (error) {
       if (turn !== flow.turn) return;
       Object.assign(state, { phase: state.run.begun ? "done" : "idle", stage: "" });
