@@ -117,6 +117,8 @@ def inputs_of(root: Path) -> dict[str, bytes]:
     site = root / "demo" / "site"
     for path in [site / "figures.py", *(site / "live").rglob("*.py"), *(site / "live").rglob("*.xz")]:
         inputs[f"build: {path.relative_to(root).as_posix()}"] = path.read_bytes()
+    for path in (root / "docs" / "checkpoints").glob("*/log.jsonl"):  # which a figure draws
+        inputs[f"build: {path.relative_to(root).as_posix()}"] = path.read_bytes()
     return inputs
 
 

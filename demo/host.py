@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.device import BrowserDevice
-from demo.fetch import BrowserCache, browser_fetch
+from demo.fetch import BrowserCache, browser_download, browser_fetch
 from demo.session import Session
 from demo.store import BrowserFiles, BrowserLocks, Files, MemoryFiles, RunStore
 from trainer import corpus
@@ -21,6 +21,7 @@ from trainer.errors import CorpusError, DeviceError
 from trainer.gutenberg import Retry
 
 PAIRS = "blimp.jsonl"  # of the bundle
+BOOKS, MODELS = "tabula-books", "tabula-models"  # caches
 LONGEST_WAIT = (
     5.0  # s that a server of books may ask for in silence; with more, the page tells and counts down
 )
@@ -34,6 +35,7 @@ class Host:
 
         self.worker = worker
         self.fetch = browser_fetch(js)
+        self.download = browser_download(js)
         self.store = store
         self.books: list[str] = json.loads(worker.books)
         self.running: set[asyncio.Task[None]] = set()  # or they would be forgotten while they run
@@ -47,7 +49,9 @@ class Host:
             locks=BrowserLocks(self.store),
             post=self.post,
             fetch=self.fetch,
-            cache=BrowserCache(self.store),
+            cache=BrowserCache(self.store, BOOKS),
+            download=self.download,
+            models=BrowserCache(self.store, MODELS),
             base=self.worker.library or None,
             retry=Retry(longest=LONGEST_WAIT),
             prepare_books=self.prepare_books,

@@ -23,6 +23,8 @@ export const COMMANDS = {
   library: [],
   // Trains BPE; merges come as `merge` events, at most four times a second. Reply: {vocab, seconds}
   train_tokenizer: ["vocab"],
+  // Takes the tokenizer of a kept run in place of a new one. Reply: {vocab}
+  use_tokenizer: ["run"],
   // Reply: {tokens: [{id, text}]} (bytes that are no text are shown as ·)
   try_tokenizer: ["text"],
   // Reply: {train_tokens, validation_tokens, bytes_per_token, unigram_entropy, frequent: [{text, count}]}
@@ -30,8 +32,9 @@ export const COMMANDS = {
   // model, train: fields of ModelConfig and TrainConfig, or {preset}. Reply: Budget, or {error} for bad fields
   estimate: ["model", "train"],
   // Begins training, or with `run` continues that run from where it is, else from its last save; `train` holds
-  // what is to change then: {steps}, {learning_rate}, {batch}. Reply when it has begun: {run, step}
-  train: ["model", "train", "run"],
+  // what is to change then: {steps}, {learning_rate}, {batch}. With `base`, a new run begins from the weights of
+  // that run, whose model it has, and whose tokenizer the text must be in. Reply when it has begun: {run, step}
+  train: ["model", "train", "run", "base"],
   // Reply when no step is under way any more: {step}
   pause: [],
   resume: [],
@@ -40,19 +43,25 @@ export const COMMANDS = {
   // Tokens come as `token` events. Reply at the end: {count, stopped}
   generate: ["prompt", "config"],
   stop_generating: [],
-  // Bits per byte with baselines, and BLiMP pairs. Reply: the report, as trainer/report.py makes it
+  // Bits per byte with baselines, and BLiMP pairs; a run that has weights only is evaluated on the text at hand,
+  // else on the books. Reply: the report, as trainer/report.py makes it
   evaluate: [],
   // The kept runs. Reply: {runs: [{run, title, step, steps, loss, bytes, date}], quota: {used, available}}
   runs: [],
   // Makes a run the current one. Reply: {run, title, step, steps, model, train, documents, tokens, report, events}:
   // what load and tokenize replied of its text (documents and tokens are null where it is not here), what
-  // evaluate replied last, and the run's events from its beginning
+  // evaluate replied last, and the run's events from its beginning. Where `train` is null, it has weights only:
+  // it is not continued, but another run can begin from it
   open_run: ["run"],
   rename_run: ["run", "title"],
   delete_run: ["run"],
   // Reply: {zip: Uint8Array, name}; import takes the same bytes, or a zip of a native run. Its reply: {run, title}
   export_run: ["run"],
   import_run: ["zip"],
+  // Makes a kept run of a model that comes with the site, or finds the one that was made before. `entry` is of
+  // the index of models, which lies at `address`. Bytes come as `progress` events of the stage "open", until
+  // `stop`. Reply: {run, title}
+  open_shipped: ["address", "entry"],
   // The events of a run that another tab trains, up to its last save. Reply: {events}
   look_on: ["run"],
   // Makes this tab the owner of a run that another tab trains; the other one is told, and stops
@@ -69,7 +78,8 @@ export const EVENTS = {
   merge: ["count", "total", "newest", "bytes_per_token"],
   // One generated token; alternatives: [{text, probability}], the five likeliest
   token: ["id", "text", "probability", "alternatives"],
-  // What went wrong beside any command: lost, lost_again, not_finite, quota, network, hash, other_tab, crash
+  // What went wrong beside any command: lost, lost_again, not_finite, quota, network, hash, shipped, other_tab,
+  // crash
   // `retry`: seconds to wait before another try, 0 if any will do; null where trying again by itself is no use
   trouble: ["kind", "title", "note", "details", "retry"],
 };

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import Any
 
-from demo import settings
+from demo import settings, shipped
 from demo.measure import measure
 from demo.session_base import Message
 from demo.session_training import TrainingCommands
@@ -83,7 +83,7 @@ class Session(TrainingCommands):
             model = await self._at_work(stack)
             runtime, tokenizer = model.runtime, model.tokenizer
             assert runtime is not None
-            text = await self._with_tokens(model)
+            text = await self._some_tokens(model)
             assert text.dataset is not None
             began = time.perf_counter()
             score = await bits_per_byte(
@@ -174,3 +174,15 @@ class Session(TrainingCommands):
 
     async def do_import_run(self, zip: Any) -> Message:
         return await self.shelf.take_in(bytes(zip))
+
+    async def do_open_shipped(self, address: str, entry: Mapping[str, Any]) -> Message:
+        return await self._alone(self._open_shipped(address, entry))
+
+    async def _open_shipped(self, address: str, entry: Mapping[str, Any]) -> Message:
+        origin = shipped.identity(entry)
+        for run in await self.store.runs():
+            if run.get("shipped") == origin:
+                return {"run": run["run"], "title": run["title"]}
+        assert self.download is not None
+        found = await shipped.fetch(address, entry, self.download, self.models, self.hear)
+        return await self.shelf.keep(found, shipped=origin)

@@ -10,6 +10,7 @@ from typing import Any
 from demo import protocol, trouble
 from demo.material import Material
 from demo.shelf import Shelf
+from demo.shipped import Download
 from demo.store import Locks, RunStore
 from demo.training import Training
 from demo.writing import Model
@@ -41,6 +42,8 @@ class SessionBase:
         post: Callable[[Message], None],
         fetch: Fetch | None = None,
         cache: Cache | None = None,
+        download: Download | None = None,
+        models: Cache | None = None,
         base: str | None = None,
         retry: Retry | None = None,
         prepare_books: Callable[[], Awaitable[None]] = nothing,
@@ -53,6 +56,7 @@ class SessionBase:
         self.shelf = Shelf(store, locks)
         self.post = post
         self.fetching: dict[str, Any] = {"fetch": fetch, "cache": cache, "base": base, "retry": retry}
+        self.download, self.models = download, models
         self.prepare_books = prepare_books
         self.read_pairs = read_pairs
         self.autosave = autosave

@@ -64,6 +64,16 @@ class TextCommands(SessionBase):
         self.material = replace(text, tokenizer=tokenizer, dataset=None)
         return {"vocab": tokenizer.vocab_size, "seconds": time.perf_counter() - began}
 
+    async def do_use_tokenizer(self, run: str) -> Message:
+        text = self._text()
+        tokenizer = (await self._kept(run)).tokenizer
+        self.material = replace(text, tokenizer=tokenizer, dataset=None)
+        return {"vocab": tokenizer.vocab_size}
+
+    async def _kept(self, run: str) -> Model:
+        """The model of a run as it was last saved. Raises CheckpointError."""
+        return self.model if self.model and self.model.run == run else await self.shelf.open(run)
+
     async def do_try_tokenizer(self, text: str) -> Message:
         known = (self.material, self.model)  # a run may have been opened whose text is not here
         tokenizer = next((one.tokenizer for one in known if one and one.tokenizer), None)
@@ -83,6 +93,14 @@ class TextCommands(SessionBase):
         """A text with its tokens, and what there is to tell of them."""
         done = replace(text, dataset=await material.tokenize(text, self.hear))
         return done, await done.tokens_summary()
+
+    async def _some_tokens(self, model: Model) -> Material:
+        """The text of a model; where it has weights only, the text at hand or the books, in its tokens."""
+        if model.material or not model.weights_only:
+            return await self._with_tokens(model)
+        text = self.material or (await self._read([{"kind": "books"}])).material
+        text = replace(text, tokenizer=model.tokenizer)
+        return replace(text, dataset=await material.tokenize(text, self.hear))
 
     async def _with_tokens(self, model: Model) -> Material:
         """The text of a model, fetched and tokenized where that was not done yet. Raises CheckpointError."""

@@ -16,7 +16,8 @@ from demo.material import Material
 from demo.session_base import FIRST_SAVE, Message
 from demo.session_text import TextCommands
 from demo.training import Training
-from trainer.config import TrainConfig, from_dict
+from trainer.checkpoint import Checkpoint
+from trainer.config import ModelConfig, TrainConfig, from_dict
 from trainer.devices import Device
 from trainer.errors import CheckpointError, ConfigError, TrainerError
 
@@ -70,25 +71,39 @@ class TrainingCommands(TextCommands):
             return {"error": str(error)}
 
     async def do_train(
-        self, model: Mapping[str, Any] | None, train: Mapping[str, Any] | None, run: str | None
+        self,
+        model: Mapping[str, Any] | None,
+        train: Mapping[str, Any] | None,
+        run: str | None,
+        base: str | None,
     ) -> Message:
         if self.training and self.training.active:
             if self.training.run == run and not train:
                 self.training.resume()
                 return {"run": run, "step": self.training.step}
             await self._stop()
-        begun = await (self._continue(run, train or {}) if run else self._begin(model, train))
+        begun = await (self._continue(run, train or {}) if run else self._begin(model, train, base or ""))
         self.losses = 0 if not run else self.losses
         begun.task = self._start(self._run(begun))
         self._start(self._save_now_and_then(begun))
         return {"run": begun.run, "step": begun.step}
 
-    async def _begin(self, model: Mapping[str, Any] | None, train: Mapping[str, Any] | None) -> Training:
-        """A new run on the text at hand."""
+    async def _begin(
+        self, model: Mapping[str, Any] | None, train: Mapping[str, Any] | None, base: str
+    ) -> Training:
+        """A new run on the text at hand, from nothing or from the weights of the run `base`."""
         text = self._text()
         if text.tokenizer is None or text.dataset is None:
             raise ConfigError("the text has no tokens yet", "train a tokenizer and tokenize first")
         sized, paced = settings.configs(model, train)
+        if base:
+            before = await self._kept(base)
+            if before.tokenizer.to_json() != text.tokenizer.to_json():
+                raise ConfigError(f"the text is not in the tokens of “{before.title}”", "tokenize it again")
+            title = f"{before.title}, then {_title(text)}"
+            begun = Training(secrets.token_hex(6), title, text, self.post, base=base)
+            weights = await before.weights()
+            return await self._put_on_device(begun, weights.model, paced, None, weights)
         sized = replace(sized, vocab=text.tokenizer.vocab_size)
         size = (model or {}).get("preset") or f"{sized.parameters / 1e6:.1f}M"
         begun = Training(secrets.token_hex(6), f"{_title(text)}, {size}", text, self.post)
@@ -102,31 +117,40 @@ class TrainingCommands(TextCommands):
             log, text, title = before.log, before.material, before.title
             saved = before.saved
         elif await self.store.info(run):
-            opened = self.model if self.model and self.model.run == run else await self.shelf.open(run)
+            opened = await self._kept(run)
             start, log, title = await opened.weights(), opened.log, opened.title
+            if opened.weights_only:
+                raise CheckpointError(
+                    f"“{title}” has weights but no training state", "begin a new run from it, on a text"
+                )
             text = await self._with_tokens(opened)
             saved = start.step or 0
         elif before:
-            again = Training(run, before.title, before.material, self.post)
-            return await self._put_on_device(
-                again, before.model, settings.change(before.config, changes), None
-            )
+            again = Training(run, before.title, before.material, self.post, base=before.base)
+            weights = await (await self._kept(before.base)).weights() if before.base else None
+            config = settings.change(before.config, changes)
+            return await self._put_on_device(again, before.model, config, None, weights)
         else:
             raise CheckpointError(f"there is no run {run!r} here", "it may have been deleted in another tab")
-        if start.state is None:
-            raise CheckpointError(
-                f"“{title}” has weights but no training state", "it can write, not train on"
-            )
+        assert start.state is not None
         config = settings.change(from_dict(TrainConfig, start.state["train"]), changes)
         begun = Training(run, title, text, self.post, log)
         begun.saved = saved
         return await self._put_on_device(begun, start.model, config, start)
 
-    async def _put_on_device(self, begun: Training, model: Any, config: TrainConfig, start: Any) -> Training:
+    async def _put_on_device(
+        self,
+        begun: Training,
+        model: ModelConfig,
+        config: TrainConfig,
+        resume: Checkpoint | None,
+        weights: Checkpoint | None = None,
+    ) -> Training:
+        """Begin a run, or go on with it from `resume`; with `weights`, from these and a fresh optimiser."""
         device = await self.device()
         await self._own(begun.run)
         await self._clear_device()
-        await begun.begin(device, model, config, start)
+        await begun.begin(device, model, config, resume, weights)
         self.training, self.material = begun, begun.material
         return begun
 

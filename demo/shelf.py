@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import archive, trouble
-from demo.archive import LOG
+from demo.archive import LOG, Archive
 from demo.material import DOCUMENTS, Material
 from demo.store import REPORT, Full, Locks, RunStore
 from demo.training import Training, checkpoint_files, no_room
@@ -81,19 +81,24 @@ class Shelf:
 
     async def take_in(self, data: bytes) -> dict[str, Any]:
         """Keep the run of a zip under a new name. Raises CheckpointError, Trouble for want of room."""
-        found = archive.unpack(data)
+        return await self.keep(archive.unpack(data))
+
+    async def keep(self, found: Archive, **known: Any) -> dict[str, Any]:
+        """The same of one that is unpacked; `known` is kept with what the list of runs shows."""
         resume = checkpoint.STATE in found.checkpoint and checkpoint.OPTIMIZER in found.checkpoint
         loaded = checkpoint.from_files(found.checkpoint, Path(found.title), resume=resume)
         run = secrets.token_hex(6)
+        log = found.beside.get(LOG, b"")
         train: Mapping[str, Any] = (loaded.state or {}).get("train") or {}
         files = {name: [body] for name, body in found.checkpoint.items()}
-        if LOG in found.beside:
-            files[LOG] = [found.beside[LOG]]
+        if log:
+            files[LOG] = [log]
         info = {
+            **known,
             "title": found.title,
-            "step": loaded.step,
-            "steps": train.get("steps"),
-            "loss": last_loss(found.beside.get(LOG, b"")),
+            "step": last(log, "step") if loaded.step is None else loaded.step,
+            "steps": train.get("steps") or last(log, "steps"),
+            "loss": last(log, "loss", "validation") or last(log, "loss", "step"),
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "model": to_dict(loaded.model),
             "train": dict(train),
@@ -116,13 +121,13 @@ def lines(log: bytes) -> list[str]:
     return log.decode(errors="replace").splitlines()
 
 
-def last_loss(log: bytes) -> float | None:
-    """The last held-out loss in a log, else the last step's."""
-    losses: dict[str, float] = {}
-    for line in lines(log):
+def last(log: bytes, name: str, kind: str = "") -> Any:
+    """What the last event of a log (of that kind) that has the field `name` says there, or None."""
+    for line in reversed(lines(log)):
         try:
             event = json.loads(line)
-            losses[event["event"]] = event["loss"]
+            if kind in ("", event["event"]) and event[name] is not None:
+                return event[name]
         except (ValueError, KeyError, TypeError):
             continue
-    return losses.get("validation", losses.get("step"))
+    return None

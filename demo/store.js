@@ -120,18 +120,16 @@ export async function usable() {
   }
 }
 
-const BOOKS = "tabula-books";
-
-/** @returns {Promise<ArrayBuffer | undefined>} what `keepBook` kept under an address */
-export async function keptBook(url) {
-  const found = await (await caches.open(BOOKS)).match(url);
+/** @returns {Promise<ArrayBuffer | undefined>} what `keep` kept in a cache under an address */
+export async function kept(cache, url) {
+  const found = await (await caches.open(cache)).match(url);
   return found?.arrayBuffer();
 }
 
-/** Keeps a fetched book in the Cache API. @param {any} bytes a Python buffer */
-export async function keepBook(url, bytes) {
+/** Keeps a fetched file in the Cache API. @param {any} bytes a Python buffer */
+export async function keep(cache, url, bytes) {
   const view = bytes.getBuffer("u8");
   const body = new Response(view.data.slice());
   view.release();
-  await (await caches.open(BOOKS)).put(url, body);
+  await (await caches.open(cache)).put(url, body);
 }

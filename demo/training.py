@@ -32,12 +32,21 @@ Post = Callable[[dict[str, Any]], None]
 class Training:
     """A trainer at work, with the reader's wish to pause and everybody else's need of quiet."""
 
-    def __init__(self, run: str, title: str, material: Material, post: Post, log: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        run: str,
+        title: str,
+        material: Material,
+        post: Post,
+        log: Sequence[str] = (),
+        base: str = "",
+    ) -> None:
         self.run = run
         self.title = title
         self.material = material
         self.post = post
         self.log = list(log)  # lines of JSON, an event each
+        self.base = base  # the run whose weights this one began from
         self.paused = False
         self.lost = False  # the device
         self.foreign = False  # another tab has taken the run over
@@ -53,9 +62,17 @@ class Training:
         self.task: asyncio.Task[None]
 
     async def begin(
-        self, device: Device, model: ModelConfig, config: TrainConfig, resume: Checkpoint | None
+        self,
+        device: Device,
+        model: ModelConfig,
+        config: TrainConfig,
+        resume: Checkpoint | None,
+        weights: Checkpoint | None,
     ) -> None:
-        """Compile, and make or load the weights. Raises TrainerError."""
+        """Compile, and make or load the weights: all of the run to `resume`, or `weights` to begin from.
+
+        Raises TrainerError.
+        """
         self.model, self.config = model, config
         assert self.material.tokenizer is not None
         assert self.material.dataset is not None
@@ -69,6 +86,8 @@ class Training:
             extra_state={"text": self.material.text_config()},
             resume=resume,
         )
+        if weights:
+            await self.trainer.runtime.load(weights.weights)
         self.log = [line for line in self.log if json.loads(line).get("step", 0) <= self.trainer.step]
 
     @property

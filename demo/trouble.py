@@ -85,6 +85,17 @@ def wrong_hash(title: str, why: str) -> Trouble:
     return Trouble("hash", f"“{title}” is not what it should be", "Its hash differs; it was not kept.", why)
 
 
+def no_model(title: str, why: str, details: str) -> Trouble:
+    """A trained model that did not come."""
+    return Trouble("shipped", f"“{title}” did not arrive", f"{why} What has arrived is kept.", details, 0)
+
+
+def wrong_model(title: str, why: str) -> Trouble:
+    return Trouble(
+        "shipped", f"“{title}” is not what it should be", "A file's hash differs; it was not kept.", why
+    )
+
+
 def too_little(given: int, needed: int) -> Trouble:
     return Trouble(
         "too_little", "Too little text to train on", f"{size(given)} given; {size(needed)} are needed."

@@ -26,6 +26,7 @@ BUILD_TIME = {
     "hooks.py",
     "policy.py",
     "record.py",
+    "ship.py",
     "wheel.py",
     "zips.py",
 }

@@ -64,6 +64,11 @@ class Model:
 
         return cls(run, title, found.tokenizer, material, weights, found, log)
 
+    @property
+    def weights_only(self) -> bool:
+        """Whether it cannot go on as if it had never been stopped."""
+        return self.checkpoint is not None and self.checkpoint.state is None
+
     async def put_on(self, device: Device) -> Runtime:
         """Compile the model and load its weights, once. Raises DeviceError."""
         if self.runtime is None:

@@ -25,9 +25,14 @@ VOCAB = 300
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the site, which `base` builds."""
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def base(site: Path) -> Iterator[str]:
     """The address of the site, built as `make site` does and served from a sub-path."""
-    site = tmp_path_factory.mktemp("site")
     with serve(site, "/some/where/") as address:
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
         environment = {**os.environ, "SITE_URL": address}

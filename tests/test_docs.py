@@ -23,7 +23,13 @@ from trainer.train import SUBMIT_SECONDS
 # ---------------------------------------------------------------- numbers with units
 
 # Read as they are, on GitHub too: each number is looked up. The other pages are templates: none is typed.
-PLAIN = ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/books/PROVENANCE.md"]
+PLAIN = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/design.md",
+    "docs/books/PROVENANCE.md",
+    "docs/checkpoints/PROVENANCE.md",
+]
 PAGES = [
     path.relative_to(ROOT).as_posix()
     for path in sorted((ROOT / "docs").rglob("*.md"))
@@ -63,7 +69,8 @@ def published() -> set[str]:
 
 
 def from_the_code() -> set[str]:
-    """What is no measurement, but computed from the code or the books at hand."""
+    """What is no measurement: computed from the code or the books at hand, or said of the models' texts."""
+    models = json.loads(checkpoints.MANIFEST.read_text(encoding="utf-8"))
     presets = reference.PRESETS.values()
     books = list((ROOT / "docs" / "books").rglob("*.txt"))
     texts = [cleaning.normalise_newlines(cleaning.decode(path.read_bytes())) for path in books]
@@ -75,6 +82,7 @@ def from_the_code() -> set[str]:
         *(f"{preset.model.parameters / 1e6:.0f}M parameters" for preset in presets),
         *(f"{preset.train.steps} steps" for preset in presets),
         *(f"{preset.model.vocab:,} tokens" for preset in presets),
+        *(size for entry in models for size in numbers(entry["trained"]["text"])),
         f"{MAX_BINDING >> 20} MiB",
         f"{1000 * SUBMIT_SECONDS:.0f} ms",
         f"{LOOP_LIMIT:,} iterations",
@@ -316,10 +324,16 @@ def test_a_manifest_makes_a_page_of_checkpoints(tmp_path: Path) -> None:
         "title": "Small, on ten books",
         "parameters": 13_891_584,
         "config": {"layers": 6, "width": 384},
-        "trained": {"tokens": 2e9, "steps": 20_000, "seconds": 5400, "device": "an H100"},
-        "scores": {"bits_per_byte": 1.5},
+        "trained": {
+            "tokens": 2e9,
+            "steps": 20_000,
+            "seconds": 5400,
+            "device": "an H100",
+            "text": "ten old books",
+        },
+        "scores": {"bits per byte": 1.5},
         "files": [{"name": "model.safetensors", "bytes": 55_600_000, "sha256": "ab" * 32}],
-        "samples": [{"prompt": "Once", "text": " <b>upon</b> a time"}],
+        "samples": [{"prompt": "Once", "text": " <b>upon</b>\na time"}],
     }
     manifest = tmp_path / "index.json"
     manifest.write_text(json.dumps([entry]))
@@ -329,13 +343,14 @@ def test_a_manifest_makes_a_page_of_checkpoints(tmp_path: Path) -> None:
         "13,891,584",
         "layers 6, width 384",
         "90 minutes",
+        "ten old books",
         "1.5",
     ):
         assert text in page
     assert 'href="small-books/model.safetensors"' in page
     assert "55.6 MB" in page
     assert "ab" * 32 in page
-    assert "&lt;b&gt;upon" in page
+    assert "&lt;b&gt;upon&lt;/b&gt;<br>a time" in page
 
 
 def test_cards_are_pictures_that_do_not_change() -> None:

@@ -44,12 +44,12 @@ def test_markup_stays_text_and_axe_finds_nothing_serious(chromium: Browser, base
         expect(page.locator('[data-t="earlier"]')).to_contain_text(NASTY)
 
         page.locator('[data-do="runs"]').click()
-        sheet = page.locator('[data-sheet="runs"]')
-        sheet.get_by_role("button", name="Rename").click()
-        sheet.get_by_label("Name of the run").fill(NASTY)
-        sheet.get_by_label("Name of the run").press("Enter")
-        expect(sheet.locator("b")).to_have_text(NASTY)
-        sheet.get_by_role("button", name="Close").click()
+        kept = page.locator('[data-t="runs"]')
+        kept.get_by_role("button", name="Rename").click()
+        kept.get_by_label("Name of the run").fill(NASTY)
+        kept.get_by_label("Name of the run").press("Enter")
+        expect(kept.locator("b")).to_have_text(NASTY)
+        page.locator('[data-sheet="runs"]').get_by_role("button", name="Close").click()
 
         page.evaluate(AXE.read_text(encoding="utf-8"))
         check_all(page)
@@ -59,7 +59,7 @@ def test_markup_stays_text_and_axe_finds_nothing_serious(chromium: Browser, base
 
         page.reload()
         page.locator('[data-do="runs"]').click()
-        sheet.get_by_role("button", name="Open").click()
+        kept.get_by_role("button", name="Open").click()
         expect(page.locator('.run [data-t="note"]')).to_have_text(f"Saved in this browser as “{NASTY}”.")
         assert page.locator("tabula-demo img").count() == 0
         assert page.title() != "taken"

@@ -62,9 +62,9 @@ def test_a_native_checkpoint_writes_in_the_page_what_it_writes_natively(
     with demo(chromium, base) as page:
         page.get_by_role("button", name="Runs").click()
         page.locator('[data-t="import"]').set_input_files(packed)
-        sheet = page.locator('[data-sheet="runs"]')
-        expect(sheet.get_by_role("listitem")).to_have_count(1, timeout=60_000)
-        sheet.get_by_role("button", name="Open").click()
+        kept = page.locator('[data-t="runs"]')
+        expect(kept.get_by_role("listitem")).to_have_count(1, timeout=60_000)
+        kept.get_by_role("button", name="Open").click()
         expect(title(page)).to_contain_text("Trained: 200 steps")
         head(page, "infer").click()
         page.get_by_label("Begin a sentence").fill(PROMPT)

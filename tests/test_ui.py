@@ -323,20 +323,20 @@ def test_keyboard(chromium: Browser, site: str) -> None:
 def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser, site: str) -> None:
     with demo(chromium, site) as page:
         page.get_by_role("button", name="Runs").click()
-        sheet = page.locator('[data-sheet="runs"]')
-        expect(sheet.get_by_role("listitem")).to_have_count(1)
-        sheet.get_by_role("button", name="Rename").click()
-        sheet.get_by_label("Name of the run").fill("The sea")
-        sheet.get_by_label("Name of the run").press("Enter")
-        expect(sheet.locator("b")).to_have_text("The sea")
+        kept = page.locator('[data-t="runs"]')
+        expect(kept.get_by_role("listitem")).to_have_count(1)
+        kept.get_by_role("button", name="Rename").click()
+        kept.get_by_label("Name of the run").fill("The sea")
+        kept.get_by_label("Name of the run").press("Enter")
+        expect(kept.locator("b")).to_have_text("The sea")
         shot(page, "runs")
         with page.expect_download() as download:
-            sheet.get_by_role("button", name="Export").click()
+            kept.get_by_role("button", name="Export").click()
         assert download.value.suggested_filename == "run.zip"
-        sheet.get_by_role("button", name="Delete").click()
-        sheet.get_by_role("button", name="Undo").click()
-        expect(sheet.locator("b")).to_have_text("The sea")
-        sheet.get_by_role("button", name="Open").click()
+        kept.get_by_role("button", name="Delete").click()
+        kept.get_by_role("button", name="Undo").click()
+        expect(kept.locator("b")).to_have_text("The sea")
+        kept.get_by_role("button", name="Open").click()
         expect(title(page)).to_have_text("Paused at step 150")
 
 

@@ -48,6 +48,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     fonts = [path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "assets").glob("*.css")]
     (folder / "fonts.css").write_text("\n".join(fonts), encoding="utf-8")
     shutil.copy(PAGES / "worker.js", folder)
+    (folder / "checkpoints").mkdir()
+    shutil.copy(ROOT / "docs" / "checkpoints" / "index.json", folder / "checkpoints")
     shell = (PAGES / "index.html").read_text(encoding="utf-8")
     markup = (ROOT / "demo" / "page" / "demo.html").read_text(encoding="utf-8")
     (folder / "index.html").write_text(shell.replace("<!-- markup -->", markup), encoding="utf-8")

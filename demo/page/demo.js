@@ -5,8 +5,8 @@ import { Client } from "./client.js";
 import { keep, Parts } from "./dom.js";
 import { Flow } from "./flow.js";
 import { figure, shortDevice } from "./format.js";
-import { MODEL_FIELDS, PRESETS } from "./presets.js";
-import { readRecorded, Replay } from "./replay.js";
+import { MODEL_FIELDS, PRESETS, same } from "./presets.js";
+import { Recordings, Replay, unigramLoss } from "./replay.js";
 import { mountSheets } from "./sheets.js";
 import { initial, reduce, STAGES } from "./state.js";
 import { mountData } from "./view_data.js";
@@ -14,11 +14,14 @@ import { mountEval } from "./view_eval.js";
 import { mountInfer } from "./view_infer.js";
 import { mountRun } from "./view_run.js";
 import { mountSettings } from "./view_settings.js";
+import { mountShipped } from "./view_shipped.js";
 import { mountTokens } from "./view_tokens.js";
 import { mountTrain } from "./view_train.js";
 
 const BASE = new URL("..", import.meta.url); // the bundle
 const RECORDED = new URL("page/recorded/", BASE); // see replay.js
+const PLAYED = "micro"; // the preset whose recorded run plays where no model can be trained
+const MODELS = "../../../checkpoints/"; // from the bundle, which demo/hooks.py puts into assets/tabula/VERSION/
 const PATIENCE = 500; // ms between two drawings of what changes all the time
 
 export class Demo extends HTMLElement {
@@ -27,17 +30,19 @@ export class Demo extends HTMLElement {
     this.root = this;
     this.actions = new Map();
     this.compared = []; // evaluated runs whose curves are drawn too
-    this.recorded = null;
+    this.recordings = new Recordings(RECORDED);
+    this.ghosts = new Map(); // preset → its recorded run, or null while that comes
     this.parts = new Parts(this);
     this.life = new AbortController();
     this.flow = new Flow({ draw: (soon) => this.draw(soon) });
     const worker = new URL(this.dataset.worker ?? "worker.js", this.dataset.worker ? location.href : BASE);
+    this.flow.shipped.address = this.dataset.models ? new URL(this.dataset.models, location.href) : new URL(MODELS, BASE);
     const boot = { base: BASE.href, manifest: new URL("manifest.json", BASE).href };
     this.flow.client = new Client(worker, boot, (event) => this.flow.receive(event));
     this.flow.state.offer = keep.read("last");
     this.flow.state.reports = keep.read("reports", []);
     this.listen();
-    this.views = [mountRun, mountData, mountTokens, mountTrain, mountSettings, mountInfer, mountEval, mountSheets, mountA11y].map((mount) => mount(this));
+    this.views = [mountRun, mountData, mountTokens, mountTrain, mountSettings, mountInfer, mountEval, mountSheets, mountShipped, mountA11y].map((mount) => mount(this));
     this.readLink();
     this.update();
     this.prepare();
@@ -160,19 +165,25 @@ export class Demo extends HTMLElement {
     this.keepAwake(state);
   }
 
-  /** The recorded run, where it can be compared: before a run, or under one with the same model. */
-  ghost(state) {
-    if (!this.recorded || state.mode === "recorded") return null;
-    const { run } = state;
-    return !run.begun || Object.entries(this.recorded.model).every(([k, v]) => run.model[k] === v) ? this.recorded : null;
+  /** The preset's recorded run, where it can be compared: before a run, or under one with the same model. */
+  ghost({ mode, device, preset, run }) {
+    if (mode === "recorded" || !device) return null; // the device may choose another preset
+    if (!this.ghosts.has(preset)) this.fetchGhost(preset);
+    const ghost = this.ghosts.get(preset);
+    return ghost && (!run.begun || same(ghost.model, run.model)) ? ghost : null;
+  }
+
+  async fetchGhost(preset) {
+    this.ghosts.set(preset, null);
+    const recorded = await this.recordings.of(preset).catch(() => null); // where it does not come, only its curve is missing
+    if (recorded) this.ghosts.set(preset, recording(recorded));
+    this.draw(false);
   }
 
   // ---------------------------------------------------------------- the device, the recording, the screen
 
-  /** Asks for an adapter; without one, the recorded run plays. Neither answer waits for the recording's files. */
+  /** Asks for an adapter; without one, a recorded run plays. The answer does not wait for the recording's files. */
   async prepare() {
-    // Where its files do not come, only its curve is missing.
-    const recorded = readRecorded(RECORDED).catch(() => ({ events: null, report: null }));
     const { state } = this.flow;
     const gpu = navigator.gpu;
     const adapter = await gpu?.requestAdapter().catch(() => null);
@@ -188,13 +199,11 @@ export class Demo extends HTMLElement {
       history.replaceState(history.state, "", location.pathname + location.search); // a reload starts nothing
       this.do("start");
     }
-    const { events, report } = await recorded;
-    if (!this.views || !events) return;
-    this.recorded = recording(events, report);
-    if (!adapter) {
-      state.report = report;
-      this.flow.play(new Replay(events, (event) => this.flow.receive(event)), this.recorded.unigram);
-    }
+    if (adapter) return;
+    const recorded = await this.recordings.of(PLAYED).catch(() => null);
+    if (!this.views || !recorded) return;
+    state.report = recorded.report;
+    this.flow.play(new Replay(recorded.events, (event) => this.flow.receive(event)), recorded);
     this.update();
   }
 
@@ -253,10 +262,10 @@ export class Demo extends HTMLElement {
 }
 
 /** A recording as a run that has ended, for comparison. */
-function recording(events, report) {
+function recording({ events, report }) {
   const state = initial();
   for (const event of events) reduce(state, event);
-  state.run.unigram = report?.text?.baselines.unigram_loss ?? NaN;
+  state.run.unigram = unigramLoss(report);
   return state.run;
 }
 

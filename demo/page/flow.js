@@ -3,7 +3,9 @@ import { Trouble } from "./client.js";
 import { keep } from "./dom.js";
 import { Kept } from "./kept.js";
 import { complete, PRESETS, suited } from "./presets.js";
+import { unigramLoss } from "./replay.js";
 import { Settings } from "./settings.js";
+import { Shipped } from "./shipped.js";
 import { emptyRun, initial, mark, outdate, reduce, STAGES } from "./state.js";
 import { Tries } from "./tries.js";
 import { HARMLESS, presetTitle, sourceTitle } from "./words.js";
@@ -24,6 +26,7 @@ export class Flow {
     this.onlyData = false; // the way under way ends with the text
     this.sources = [{ kind: "books" }];
     this.kept = new Kept(this);
+    this.shipped = new Shipped(this);
     this.tries = new Tries(this);
     this.settings = new Settings(this);
     this.settings.choose(suited(keep.read("peak")?.gflops, false));
@@ -88,6 +91,10 @@ export class Flow {
   async start() {
     const { state } = this;
     if (state.rule) return;
+    if (state.source === "text" && this.sources[0].kind !== "text") {
+      this.fail(new Trouble({ kind: "too_little", title: "There is no text yet", note: "Paste one or choose files: 20 KB are needed." }));
+      return;
+    }
     Object.assign(state, { phase: "working", stage: "boot", offer: null, trouble: null, followed: true });
     this.onlyData = false;
     const turn = this.turnOver();
@@ -138,6 +145,7 @@ export class Flow {
     if (name === "data") return this.ask("load", { sources: this.sources });
     if (name === "tokenizer") {
       Object.assign(state, { merges: [], mergeCount: 0 });
+      if (state.base) return this.ask("use_tokenizer", { run: state.base.run });
       return this.ask("train_tokenizer", { vocab: state.model.vocab });
     }
     return this.ask("tokenize");
@@ -146,11 +154,14 @@ export class Flow {
   /** Begins to train, or with the name of a run goes on with it under some changed settings. */
   async begin(run, changes = {}) {
     const { state } = this;
+    const { base } = state;
     if (!run) {
-      state.run = Object.assign(emptyRun(), { unigram: state.tokens?.unigram_entropy ?? NaN, title: `${sourceTitle(state)}, ${presetTitle(state)}` });
+      const title = base ? `${base.title}, then ${sourceTitle(state)}` : `${sourceTitle(state)}, ${presetTitle(state)}`;
+      state.run = Object.assign(emptyRun(), { unigram: state.tokens?.unigram_entropy ?? NaN, title });
     }
     state.compiling = true;
-    await this.ask("train", { model: state.model, train: run ? changes : complete(state.train), run });
+    const from = run ? "" : base?.run ?? "";
+    await this.ask("train", { model: state.model, train: run ? changes : complete(state.train), run, base: from });
     if (!run) this.client.send("rename_run", { run: state.run.name, title: state.run.title }).catch(() => {});
   }
 
@@ -314,13 +325,14 @@ export class Flow {
     for (const name of ["infer", "eval"]) mark(state, name, "unavailable");
   }
 
-  play(replay, unigram) {
+  play(replay, { preset, report }) {
     const { state } = this;
+    const unigram = unigramLoss(report);
     Object.assign(state, { phase: "working", stage: "train" });
     this.replay = replay;
     for (const name of PREPARATION) mark(state, name, "done");
     const { model, train, train_tokens, validation_tokens } = replay.events[0];
-    Object.assign(state, { model: { ...model }, train: { ...train }, preset: "nano" });
+    Object.assign(state, { model: { ...model }, train: { ...train }, preset });
     state.tokens = { train_tokens, validation_tokens, bytes_per_token: NaN, unigram_entropy: unigram, frequent: [] };
     state.run.unigram = unigram;
     replay.play();

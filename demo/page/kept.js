@@ -1,12 +1,15 @@
 // Kept runs: continued, opened to look at, gone on with after a trouble, and watched while another tab trains them.
 import { keep } from "./dom.js";
 import { PREPARATION } from "./flow.js";
-import { PRESETS, same } from "./presets.js";
-import { emptyRun, mark, reduce } from "./state.js";
+import { FURTHER, PRESETS, same } from "./presets.js";
+import { emptyRun, mark, outdate, reduce } from "./state.js";
 
 /** Troubles after which the worker still knows the run. */
 const KNOWN = new Set(["lost", "lost_again", "not_finite"]);
 const CHANNEL = "tabula"; // where tabs tell each other of their saves: {saved: run}
+
+/** Whether nothing of a run is left to be trained. */
+const over = (run) => run.weightsOnly || run.step >= run.steps;
 
 export class Kept {
   /** @param {import("./flow.js").Flow} flow */
@@ -49,16 +52,32 @@ export class Kept {
     this.replay(opened.events ?? []);
     Object.assign(state.run, { name, title: opened.title || title || name });
     if (opened.model) state.model = { ...opened.model };
-    if (opened.train) state.train = { ...opened.train };
-    state.preset = Object.keys(PRESETS).find((p) => same(PRESETS[p].model, state.model)) ?? "";
+    if (opened.train) this.settle(opened.train);
+    else this.settleWeights(opened);
     if (opened.documents) state.documents = opened.documents;
     if (opened.report) state.report = opened.report;
     if (opened.tokens) reduce(state, { event: "answer", command: "tokenize", result: opened.tokens, fields: {} });
-    for (const stage of PREPARATION) mark(state, stage, "done");
     for (const stage of ["infer", "eval"]) mark(state, stage, "ready");
-    const { run } = state;
-    mark(state, "train", run.step >= run.steps ? "done" : "paused");
+    mark(state, "train", over(state.run) ? "done" : "paused");
     flow.draw(false);
+  }
+
+  /** Of a run that can be continued: its settings; what it was made from is done. */
+  settle(train) {
+    const { state } = this.flow;
+    Object.assign(state, { base: null, train: { ...train } });
+    state.preset = Object.keys(PRESETS).find((p) => same(PRESETS[p].model, state.model)) ?? "";
+    for (const stage of PREPARATION) mark(state, stage, "done");
+  }
+
+  /** Of weights alone: the next run begins from them, and its text is to be put into their tokens. */
+  settleWeights({ step, model }) {
+    const { state } = this.flow;
+    const { run } = state;
+    Object.assign(state, { base: { run: run.name, title: run.title }, preset: "", train: { ...state.train, ...FURTHER } });
+    run.weightsOnly = true;
+    if (!run.begun) Object.assign(run, { begun: true, step: step ?? 0, steps: step ?? 0, model, reason: "finished" }); // no log came with them
+    outdate(state, "data", "another vocabulary");
   }
 
   /** The run's events up to its last save. */
@@ -72,9 +91,9 @@ export class Kept {
   show() {
     const { flow } = this;
     const { state } = flow;
-    const over = state.run.step >= state.run.steps;
-    Object.assign(state, { phase: over ? "done" : "paused", stage: "train", open: "train", trouble: null, offer: null });
-    flow.opened = !over;
+    const done = over(state.run);
+    Object.assign(state, { phase: done ? "done" : "paused", stage: "train", open: "train", trouble: null, offer: null });
+    flow.opened = !done;
     flow.draw(false);
   }
 
@@ -122,9 +141,10 @@ export class Kept {
     if (name) this.tabs.postMessage({ saved: name });
   }
 
-  /** A deleted run is offered no more. */
+  /** A deleted run is offered no more, and nothing begins from it. */
   forget(name) {
     if (keep.read("last")?.run === name) keep.write("last", null);
+    if (this.flow.state.base?.run === name) this.flow.settings.fromNothing();
   }
 
   // ---------------------------------------------------------------- another tab

@@ -14,6 +14,9 @@ export const PRESETS = {
   gpt2: { name: "GPT-2", model: model(12, 768, 12, 1024, 50257), train: train(19000, 8, 64, 6e-4, 700) },
 };
 
+/** To go on from trained weights: fewer and smaller steps, since they know most already. */
+export const FURTHER = { steps: 300, batch: 16, accumulate: 1, learning_rate: 3e-4, warmup: 20 };
+
 export const MODEL_FIELDS = ["layers", "width", "heads", "context", "vocab"];
 export const SAMPLE_PROMPT = "Once upon a time";
 const NAMES = {

@@ -1,16 +1,36 @@
 // A recorded run, which `python -m demo.record` made: it plays through the same reducer as a run of this device.
 const LENGTH = 40; // seconds that a whole run plays
 
-/**
- * The smallest recorded run, the first of the index that the build makes.
- * @param {URL} place  the folder of the recordings
- * @returns {Promise<{events: Object<string, any>[], report: Object<string, any> | null}>}
- */
-export async function readRecorded(place) {
-  const [{ file, report }] = await (await read(new URL("index.json", place))).json();
-  const [events, reports] = await Promise.all([lines(new URL(file, place)), report && lines(new URL(report, place))]);
-  return { events, report: reports?.[0] ?? null };
+/** The recorded runs, of which a file is fetched when it is first asked for. */
+export class Recordings {
+  /** @param {URL} place  their folder, with the index that the build makes */
+  constructor(place) {
+    this.place = place;
+    this.index = read(new URL("index.json", place)).then((answer) => answer.json());
+    this.index.catch(() => {}); // told to whoever asks for a run
+    this.runs = new Map();
+  }
+
+  /**
+   * The recorded run of a preset, else the smallest, which is the first.
+   * @returns {Promise<{preset: string, events: Object<string, any>[], report: Object<string, any> | null}>}
+   */
+  async of(preset) {
+    const index = await this.index;
+    const entry = index.find((e) => e.preset === preset) ?? index[0];
+    if (!this.runs.has(entry.name)) this.runs.set(entry.name, this.read(entry));
+    return this.runs.get(entry.name);
+  }
+
+  async read({ file, report, preset }) {
+    const { place } = this;
+    const [events, reports] = await Promise.all([lines(new URL(file, place)), report && lines(new URL(report, place))]);
+    return { preset, events, report: reports?.[0] ?? null };
+  }
 }
+
+/** Loss of guessing by the tokens' frequencies alone, or NaN where a run was not evaluated. */
+export const unigramLoss = (report) => report?.text?.baselines.unigram_loss ?? NaN;
 
 async function lines(url) {
   return (await (await read(url)).text()).trim().split("\n").map((line) => JSON.parse(line));

@@ -14,9 +14,18 @@ export class Settings {
   choose(preset) {
     const { state } = this.flow;
     const { model, train } = PRESETS[preset];
+    this.fromNothing();
     Object.assign(state, { preset, budget: null });
     this.set({ ...model, ...train });
     state.preset = preset;
+  }
+
+  /** The next run begins from no other's weights, and learns a vocabulary of its own. */
+  fromNothing() {
+    const { state } = this.flow;
+    if (!state.base) return;
+    state.base = null;
+    outdate(state, "data", "another vocabulary");
   }
 
   /** Settings of the form; a change of the vocabulary makes the tokenizer's stage ready again. */

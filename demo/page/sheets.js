@@ -22,6 +22,7 @@ export function mountSheets(demo) {
   demo.on("measure", () => demo.run(flow.boot().then(() => flow.ask("measure"))));
   demo.on("runs", () => {
     sheet("runs").showModal();
+    demo.run(flow.shipped.list());
     if (flow.state.mode === "live") demo.run(flow.boot().then(() => flow.ask("runs")));
     demo.draw(false);
   });

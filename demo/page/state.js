@@ -17,6 +17,7 @@ export function emptyRun() {
     model: {}, train: {}, device: {}, unigram: NaN,
     series: { step: [], loss: [], smooth: [], rate: [], norm: [], tokens: [], seconds: [] },
     held: [], samples: [], skipped: [], saved: null, reason: "", seconds: 0,
+    weightsOnly: false, // it cannot be continued, but another run can begin from it
   };
 }
 
@@ -36,6 +37,9 @@ export function initial() {
     report: null, reports: [],
     runs: null, quota: null,
     offer: null, // a run that may be continued
+    shipped: { models: [], note: "" }, // trained models that come with the site
+    opening: null, // how much of one has come
+    base: null, // {run, title} whose weights the next run begins from
     trouble: null, notice: "",
     nextTry: 0, tries: 0, // when books are asked for again by themselves (ms since 1970), and how often they were
     open: "train", followed: true,
@@ -135,6 +139,7 @@ const ANSWERS = {
   preview: (state, { text }, { index }) => Object.assign(state, { preview: text, previewed: index }),
   library: (state, { books }) => { state.library = books; },
   train_tokenizer: (state, { vocab }) => { state.mergeCount = vocab; },
+  use_tokenizer: (state, { vocab }) => { state.mergeCount = vocab; },
   try_tokenizer: (state, { tokens }) => { state.pieces = tokens; },
   tokenize(state, result) {
     state.tokens = result;
@@ -181,6 +186,7 @@ const REDUCERS = {
     Object.assign(state.stages.tokenizer, { done: e.count, total: e.total });
   },
   progress(state, e) {
+    if (e.stage === "open") state.opening = e;
     const name = { fetch: "data", "train-tokenizer": "tokenizer", tokenize: "tokenize", evaluate: "eval" }[e.stage];
     if (!name) return;
     Object.assign(state.stages[name], { done: e.done, total: e.total, unit: e.unit, detail: e.detail });

@@ -42,7 +42,6 @@ export function mountSettings(demo) {
       const locked = ["working", "paused", "looking"].includes(state.phase) || state.mode === "recorded";
       parts.get("presets").disabled = locked;
       parts.get("fields").disabled = locked;
-      root.querySelector('[data-field="vocab"]').disabled = locked;
       parts.show("locked", locked);
       parts.put("locked", state.mode === "recorded" ? "These are the recorded run’s." : "Locked while this run goes on.");
       times(state.peak, state.peak);
@@ -53,7 +52,9 @@ export function mountSettings(demo) {
       }
       for (const input of fields) {
         const { field } = input.dataset;
-        const value = (MODEL_FIELDS.includes(field) ? model : train)[field];
+        const ofModel = MODEL_FIELDS.includes(field);
+        const value = (ofModel ? model : train)[field];
+        input.disabled = ofModel && (locked || state.base !== null); // a fieldset disables the others
         if (document.activeElement !== input && Number.isFinite(value)) input.value = String(value);
         input.setAttribute("aria-invalid", String(rule?.field === field));
       }

@@ -27,10 +27,11 @@ const TROUBLES = {
   not_finite: { actions: [action("Continue at half the rate", "recover-slower"), action("Details", "details")] },
   other_tab: { actions: [action("Take over", "take-over"), action("Look on", "look-on")] },
   crash: { actions: [action("Restart", "recover"), action("Details", "details")] },
+  shipped: { actions: [action("Try again", "open-again"), action("Leave it", "dismiss")] },
 };
 
-/** Troubles under which training goes on. */
-export const HARMLESS = new Set(["quota"]);
+/** Troubles under which all goes on. */
+export const HARMLESS = new Set(["quota", "shipped"]);
 
 const KINDLESS = { actions: [action("Try again", "retry"), action("Details", "details")] };
 
@@ -93,6 +94,10 @@ function idleBar(state) {
   const time = Number.isFinite(seconds) ? `, about ${about(seconds)} in all` : "";
   const size = `${count(parameters(state.model))} parameters${time}. `;
   const actions = [action("Start", "start"), action("Settings", "settings")];
+  if (state.base) {
+    const note = `${whole(state.train.steps)} steps${time}, from its weights and in its vocabulary. A preset in Settings begins from nothing.`;
+    return { status: "ready", bar: 0, actions, title: `Ready to train “${state.base.title}” further`, note };
+  }
   if (state.device?.software) {
     return { status: "ready", bar: 0, actions, title: "Training on the processor, not a GPU", note: SOFTWARE_SLOWER };
   }
@@ -101,7 +106,8 @@ function idleBar(state) {
 
 function workingBar(state, bar, now) {
   const { run, stage, stages } = state;
-  const actions = [action("Pause", "pause"), action("Stop", "stop")];
+  const stop = action("Stop", "stop");
+  const actions = stage === "open" ? [stop] : [action("Pause", "pause"), stop];
   const left = Number.isFinite(expected(state)) ? ` About ${about(expected(state))} left in all.` : "";
   const step = `Step ${STAGES.indexOf(stage) + 1} of 6.${left}`;
   if (!state.booted) {
@@ -109,6 +115,7 @@ function workingBar(state, bar, now) {
     const title = total && done < total ? `Loading Python: ${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB` : "Starting Python";
     return { status: "working", bar, title, note: "Kept by the browser for the next visit.", actions };
   }
+  if (stage === "open") return openingBar(state.opening, actions);
   if (stage === "measure") return { status: "working", bar, title: "Measuring this GPU", note: "A third of a second.", actions };
   if (stage === "data") {
     const f = state.fetching;
@@ -119,7 +126,7 @@ function workingBar(state, bar, now) {
     return { status: "working", bar, note: step, actions, title: `Learning a vocabulary: ${whole(state.mergeCount)} of ${whole(state.model.vocab)} tokens` };
   }
   if (stage === "tokenize") return { status: "working", bar, title: `Turning text into tokens${share(stages.tokenize)}`, note: step, actions };
-  if (stage === "eval") return { status: "working", bar, title: `Evaluating on held-out text${share(stages.eval)}`, note: "Bits per byte, beside what gzip makes of the same text.", actions: [action("Stop", "stop")] };
+  if (stage === "eval") return { status: "working", bar, title: `Evaluating on held-out text${share(stages.eval)}`, note: "Bits per byte, beside what gzip makes of the same text.", actions: [stop] };
   const seconds = timeLeft(state);
   const saved = run.saved ? ` Saved ${ago((now - run.saved.at) / 1000)}.` : "";
   return {
@@ -129,10 +136,23 @@ function workingBar(state, bar, now) {
   };
 }
 
+/** A trained model comes, and is then read. */
+function openingBar({ done, total, detail }, actions) {
+  const parts = `${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`;
+  const title = done < total ? `Fetching “${detail}”: ${parts}` : `Opening “${detail}”`;
+  return { status: "working", bar: (100 * done) / total, title, note: "Kept by the browser for the next time.", actions };
+}
+
 const share = ({ done, total }) => (total ? `: ${Math.floor((100 * done) / total)}%` : "");
 
 function doneBar(state) {
   const { run } = state;
+  if (run.weightsOnly) {
+    return {
+      status: "done", bar: 100, title: `“${run.title}” is open`, note: "It writes in Inference. Give it a text of yours, and it learns from that, too.",
+      actions: [action("Train on your text", "train-on"), action("Export", "export")],
+    };
+  }
   const title = run.reason === "stopped" ? `Stopped at step ${whole(run.step)} of ${whole(run.steps)}` : `Trained: ${whole(run.steps)} steps in ${duration(run.seconds)}`;
   const note = run.saved ? `Saved in this browser as “${run.title || run.name}”.` : "Kept in this tab.";
   return { status: "done", bar: 100, title, note, actions: [action("Train longer", "longer"), action("Export", "export")] };
@@ -228,6 +248,7 @@ const HEADS = {
   },
   tokenizer(state, s) {
     if (s.status === "working") return [`${whole(state.mergeCount)} tokens`, `of ${whole(state.model.vocab)}`];
+    if (state.base) return [`${whole(state.model.vocab)} tokens`, "the model’s own"];
     return [`${whole(state.model.vocab ?? 0)} tokens`, s.status === "done" ? took(s) : s.old ? "to be learned again" : ""];
   },
   tokenize(state, s) {

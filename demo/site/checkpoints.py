@@ -3,10 +3,12 @@
 name, title     "gpt2-fineweb", "GPT-2 124M on FineWeb"
 parameters      a whole number
 config          the fields of trainer.config.ModelConfig
-trained         tokens, steps, seconds, device
+trained         tokens, steps, seconds, device, and the text in words
 scores          name → number
 files           name (in docs/checkpoints/<name>/, or an address), bytes, sha256
 samples         prompt, text
+
+`python -m demo.ship` writes it; the demo's page lists it, too.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ def _checkpoint(entry: Mapping[str, Any]) -> str:
             f"{quantity(trained['tokens'], 'tokens')} in {trained['steps']:,} steps, "
             f"{quantity(trained['seconds'], 's')} on {trained['device']}",
         ),
-        *((key.replace("_", " ").capitalize(), f"{value:,}") for key, value in entry["scores"].items()),
+        ("Text", trained["text"]),
+        *((key[0].upper() + key[1:], f"{value:,}") for key, value in entry["scores"].items()),
     ]
     rows = ["| what | value |", "|---|---|"]
     rows += [f"| {escape(key)} | {escape(value)} |" for key, value in about]
@@ -52,9 +55,14 @@ def _checkpoint(entry: Mapping[str, Any]) -> str:
         link = f'<a href="{escape(address)}">{escape(file["name"].rpartition("/")[2])}</a>'
         files.append(f"| {link} | {quantity(file['bytes'], 'B')} | `{file['sha256']}` |")
     samples = [
-        f'<blockquote class="tb-sample"><b>{escape(sample["prompt"])}</b>{escape(sample["text"])}'
+        f'<blockquote class="tb-sample"><b>{_lines(sample["prompt"])}</b>{_lines(sample["text"])}'
         "</blockquote>"
         for sample in entry["samples"]
     ]
     title = f"## {entry['title']} {{ #{name} }}"
     return "\n\n".join([title, "\n".join(rows), "\n".join(files), *samples])
+
+
+def _lines(text: str) -> str:
+    """What a model wrote, its line ends too."""
+    return escape(text).replace("\n", "<br>")

@@ -50,7 +50,7 @@ def bundled() -> dict[str, bytes]:
     runs = recordings.all_runs()
     data = {
         "figures/compute.json": compute.plans(),
-        "figures/curves.json": curves.bundled(runs),
+        "figures/curves.json": curves.bundled(recordings.drawn()),
         recordings.INDEX: recordings.index(runs),
         **tokenizer.bundled(),
     }

@@ -145,7 +145,7 @@ def _controls() -> Markup:
             tag("input", type="checkbox", name="run", value=run.name, checked=True, disabled=True),
             run.name,
         )
-        for run in recordings.all_runs()
+        for run in recordings.drawn()
     ]
     axes = [
         tag(
@@ -162,7 +162,7 @@ def _controls() -> Markup:
 
 
 def _body(bundle: Path) -> Markup:
-    runs = recordings.all_runs()
+    runs = recordings.drawn()
     titles = ("Bits a byte", "Parameters", "Steps", "Tokens", "Time", "FLOPs")
     head = tag(
         "tr",
@@ -200,11 +200,15 @@ def _row(run: Recording) -> Markup:
 
 def _source(data: str) -> Markup:
     recorded = []
-    for run in recordings.all_runs():
+    for run in recordings.drawn():
         known = run.start["recording"]
         device, commit = device_name(run.start["device"]["name"]), (known["commit"] or "no commit")[:7]
         recorded.append(f"{run.name}: {device} ({known['machine']}), {known['date']}, {commit}. ")
-    return join("Recorded by this project’s trainer. ", *recorded, "The horizontal axis is logarithmic.")
+    return join(
+        "Recorded by this project’s trainer, each against held-out text of its own. ",
+        *recorded,
+        "The horizontal axis is logarithmic.",
+    )
 
 
 FIGURE = Figure("More compute, better guesses", _controls, _body, _source)

@@ -112,7 +112,8 @@ def _sentence(time: str, N: float) -> list[str]:
 
 def _samples(chosen: str) -> Markup:
     """What recorded runs of each preset wrote at their end; the nearest preset's is shown."""
-    texts = {run.preset: run.sample for run in recordings.all_runs() if run.sample}
+    runs = [*recordings.of_models(), *recordings.all_runs()]  # of one preset, the page's own
+    texts = {run.preset: run.sample for run in runs if run.sample}
 
     def said(name: str) -> Markup:
         sample = texts.get(name)

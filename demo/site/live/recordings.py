@@ -1,5 +1,5 @@
 """The recorded runs in demo/page/recorded/, which `python -m demo.record` makes: an index of them for the
-page, and what the figures draw.
+page, and what the figures draw. They draw the runs that made the models in docs/checkpoints/, too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 from trainer.config import PRESETS, ModelConfig
 
 RECORDED = Path(__file__).resolve().parents[2] / "page" / "recorded"
+MODELS = Path(__file__).resolve().parents[3] / "docs" / "checkpoints"
+LOG = "log.jsonl"  # of a model
 REPORT = ".report.jsonl"
 INDEX = "page/recorded/index.json"  # in the bundle
 SPACING = 1.03  # ratio of two drawn steps at least: even on a logarithmic axis
@@ -88,7 +90,18 @@ def all_runs(folder: Path = RECORDED) -> list[Recording]:
     """The recorded runs, the smallest first."""
     paths = [path for path in folder.glob("*.jsonl") if not path.name.endswith(REPORT)]
     runs = [Recording(path.stem, _lines(path), path.with_suffix(REPORT).is_file()) for path in paths]
-    return sorted(runs, key=lambda run: (run.start["parameters"], run.name))
+    return sorted(runs, key=_size)
+
+
+def of_models(folder: Path = MODELS) -> list[Recording]:
+    """The runs that made the models that come with the site, the smallest first, by the models' names."""
+    runs = [Recording(path.parent.name, _lines(path), True) for path in folder.glob(f"*/{LOG}")]
+    return sorted(runs, key=_size)
+
+
+def drawn() -> list[Recording]:
+    """All that the figures draw, the smallest first."""
+    return sorted([*all_runs(), *of_models()], key=_size)
 
 
 def index(runs: list[Recording]) -> list[dict[str, Any]]:
@@ -107,6 +120,10 @@ def index(runs: list[Recording]) -> list[dict[str, Any]]:
         }
         for run in runs
     ]
+
+
+def _size(run: Recording) -> tuple[int, str]:
+    return run.start["parameters"], run.name
 
 
 def _lines(path: Path) -> list[Event]:

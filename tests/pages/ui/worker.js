@@ -55,6 +55,7 @@ const ANSWERS = {
     }
     return { vocab, seconds: 1.4 };
   },
+  use_tokenizer: () => ({ vocab: 1024 }),
   try_tokenizer: ({ text }) => ({ tokens: (text.match(/\s?\S{1,5}|\s+/g) ?? []).map((piece, i) => ({ id: 300 + i, text: piece })) }),
   async tokenize() {
     for (const done of [1, 2, 3]) post({ event: "progress", stage: "tokenize", done, total: 3, unit: "MB", detail: "" });
@@ -101,7 +102,20 @@ const ANSWERS = {
     return { ...report, blimp: { accuracy: 0.58, fields: {}, phenomena: {}, pairs: 100, available: 1000, limit: 100, split: 0, paradigms } };
   },
   runs: () => ({ runs, quota: { used: 2_800_000, available: 1e9 } }),
-  open_run: ({ run }) => ({
+  async open_shipped({ entry }) {
+    for (let done = 0; done <= 4e6; done += 1e6) {
+      post({ event: "progress", stage: "open", done, total: 4e6, unit: "bytes", detail: entry.title });
+      await sleep(PACE);
+      if (query.get("trouble") === "shipped" && done === 2e6 && !troubled) {
+        troubled = true;
+        throw { kind: "shipped", title: `“${entry.title}” did not arrive`, note: "The server does not answer. What has arrived is kept." };
+      }
+    }
+    return { run: "run-4", title: entry.title };
+  },
+  open_run: ({ run }) => (run === "run-4" ? {
+    run, title: "Micro, on children’s stories", step: 300, steps: null, model: log[0].model, train: null, documents: null, tokens: null, report: null, events: log,
+  } : {
     run, title: TITLE, step: 150, steps: 300, model: log[0].model, train: log[0].train, documents: null, tokens: null, report: null,
     events: log.filter((e, i) => { if ((e.step ?? 0) <= 150) at = i; return (e.step ?? 0) <= 150; }),
   }),
