@@ -19,9 +19,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from demo.site.data import DataError
 from demo.site.quantities import quantity
 
 MANIFEST = Path(__file__).resolve().parents[2] / "docs" / "checkpoints" / "index.json"
+UNITS = {"parameters": "parameters", "tokens": "tokens", "seconds": "s"}
 NONE = (
     "None is shipped yet. Whatever you train, here or on the command line, is a checkpoint of the same kind."
 )
@@ -32,6 +34,27 @@ def page(manifest: Path = MANIFEST) -> str:
     if not manifest.exists():
         return NONE
     return "\n\n".join(_checkpoint(entry) for entry in json.loads(manifest.read_text(encoding="utf-8")))
+
+
+def shipped(name: str) -> Mapping[str, Any]:
+    """What the manifest says of a checkpoint. Raises DataError."""
+    for entry in json.loads(MANIFEST.read_text(encoding="utf-8")):
+        if entry["name"] == name:
+            return entry
+    raise DataError(f"no checkpoint is called {name!r}", f"name one of {MANIFEST.name}")
+
+
+def figure(name: str, what: str) -> str:
+    """A figure of a checkpoint: its parameters, tokens or seconds of training, or one of its scores, of which
+    accuracies are shares.
+    """
+    entry = shipped(name)
+    known = {"parameters": entry["parameters"], **entry["trained"], **entry["scores"]}
+    if what not in known:
+        raise DataError(f"checkpoint {name} has no {what!r}", f"it has {', '.join(known)}")
+    if what.endswith("accuracy"):
+        return quantity(100 * known[what], "%")
+    return quantity(known[what], "bits per byte" if "bits per byte" in what else UNITS[what])
 
 
 def _checkpoint(entry: Mapping[str, Any]) -> str:

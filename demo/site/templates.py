@@ -5,6 +5,7 @@
 {{ fastest("train_steps", "tflops", workload="gpt2") }}     the same, of several records the fastest
 {{ value("gpt2_parameters") * 6 }}                          a number to reckon with
 {{ quantity(1.2e9, "FLOP/s") }}                             what was reckoned
+{{ shipped("small", "BLiMP accuracy") }}                    67%, a link to the page of checkpoints
 {{ kernel("layernorm", "backward") }}                       a function of a shader file
 """
 
@@ -54,6 +55,8 @@ def render(markdown: str, url: str) -> str:
         kernel_gallery=kernels.gallery,
         benchmarks=benchmarks.page,
         checkpoints=checkpoints.page,
+        shipped=lambda name, what: _shipped(up, name, what),
+        shipped_sample=_shipped_sample,
         commands=reference.commands,
         presets=reference.presets,
         document=document,
@@ -105,7 +108,7 @@ def gpt2_runs(up: str, device: str) -> str:
     """What all of GPT-2's tokens would take at each rate that was measured on a device: a Markdown table."""
     tokens, rent = fact("gpt2_tokens").value, fact("h100_rent").value
     rows = ["| trainer, arithmetic | rate | time | rent |", "|---|---:|---:|---:|"]
-    runs = matching("train_steps", device=device, workload="gpt2")
+    runs = matching("train_steps", device=device, workload="GPT-2")
     for record in sorted(runs, key=lambda record: record.number("tokens_per_s")):
         seconds = tokens / record.number("tokens_per_s")
         by = "this one" if record.values["impl"] == "tabula" else record.values["impl"]
@@ -134,6 +137,19 @@ def _sample(step: int) -> str:
         f'<blockquote class="tb-sample"><p><b>{escape(prompt)}</b>{escape(text)}</p>'
         f"<footer>after {step:,} steps</footer></blockquote>"
     )
+
+
+def _shipped(up: str, name: str, what: str) -> str:
+    trained = checkpoints.shipped(name)["trained"]
+    origin = f"{trained['steps']:,} steps on {trained['device']}"
+    return _figure(checkpoints.figure(name, what), f"{up}/checkpoints/#{name}", origin)
+
+
+def _shipped_sample(name: str, number: int) -> str:
+    """One of a checkpoint's samples, the prompt in front."""
+    sample = checkpoints.shipped(name)["samples"][number]
+    prompt, text = (escape(" ".join(sample[part].split())) for part in ("prompt", "text"))
+    return f'<blockquote class="tb-sample"><p><b>{prompt}</b> {text}</p></blockquote>'
 
 
 def _whole(text: str) -> str:
