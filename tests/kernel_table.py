@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 from kernel_runs import Case, variants_of
 
-from trainer.kernels import Constant, MatrixUnits
+from trainer.kernels import Constant, MatrixUnits, needs
 from trainer.plan import Grid
 
 CASES: list[Case] = []
@@ -38,12 +38,23 @@ def case(
     floor: float = 0.0,
     only: Callable[[str], bool] = lambda variant: True,
     half: Collection[str] = (),
+    fits: Callable[[str, MatrixUnits], bool] = lambda variant, units: True,
     for_units: Callable[[MatrixUnits], tuple[Grid, dict[str, Constant]]] | None = None,
 ) -> None:
-    """Adds a case; with `half`, another one whose bindings of these names are stored as f16."""
+    """Adds a case for all variants that it fits; with `half`, another one whose bindings of these names are
+    stored as f16.
+    """
     by_variant = grid if callable(grid) else lambda variant: grid
-    names = tuple(filter(only, variants_of(kernel)))
-    CASES.append(Case(kernel, label, constants, read, written, by_variant, names, exact, floor, for_units))
+    arrays = {**read, **written}
+    stored = {name for name, array in arrays.items() if array is not None and array.dtype == np.float16}
+    names = tuple(
+        name
+        for name in variants_of(kernel)
+        if only(name) and fits(name, MatrixUnits()) and needs(name).half & set(arrays) <= stored
+    )
+    CASES.append(
+        Case(kernel, label, constants, read, written, by_variant, names, exact, floor, fits, for_units)
+    )
     if half:
         case(
             kernel,
@@ -55,6 +66,7 @@ def case(
             exact=exact,
             floor=floor,
             only=only,
+            fits=fits,
             for_units=for_units,
         )
 

@@ -223,6 +223,7 @@ def test_every_kernel_of_large_models_can_store_what_it_is_to(units: bool) -> No
         plan = build(model, train=train, tokens=64 * model.context, tuning=tuning).plan
         dispatches = [dispatch for program in plan.programs.values() for dispatch in program.dispatches]
         assert all(dispatch.code for dispatch in dispatches)
+        assert ("attention_units" in {d.variant for d in dispatches}) == units
         stored |= {d.bindings["out"].dtype for d in dispatches if d.kernel == "column_sum.total"}
     assert stored == {"f16", "f32"}
 

@@ -42,8 +42,9 @@ class Needs:
     half: frozenset[str] = frozenset()  # bindings that store f16 and nothing else
 
 
-NEEDS = {
-    "matmul_units": Needs(
+def _needs_units(*half: str) -> Needs:
+    """What a variant on matrix units asks for, whose bindings called `half` store f16."""
+    return Needs(
         features=frozenset({HALF, MATRIX_UNITS, "subgroups"}),
         directives=(
             "diagnostic(off, chromium.subgroup_matrix_uniformity);",
@@ -52,8 +53,13 @@ NEEDS = {
             "enable subgroups;",
             "enable chromium_experimental_subgroup_matrix;",
         ),
-        half=frozenset({"a", "b"}),
+        half=frozenset(half),
     )
+
+
+NEEDS = {
+    "attention_units": _needs_units("qkv", "out", "dout", "dqkv"),
+    "matmul_units": _needs_units("a", "b"),
 }
 
 
@@ -101,7 +107,7 @@ SOFTWARE_VARIANTS = {
 GPU_VARIANTS = {
     "matmul": ("matmul_units", "matmul_tiled", "matmul_direct", "matmul"),
     "layernorm": ("layernorm_rows", "layernorm"),
-    "attention": ("attention_tiled", "attention"),
+    "attention": ("attention_units", "attention_tiled", "attention"),
     "cross_entropy": ("cross_entropy_rows", "cross_entropy"),
 }
 

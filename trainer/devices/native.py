@@ -85,7 +85,7 @@ DEFAULT_LIMITS = {
 }
 
 
-UNITS_WORKGROUP_BYTES = 24 << 10  # what matmul_units.wgsl takes of workgroup memory, beyond the default
+UNITS_WORKGROUP_BYTES = 24 << 10  # what the kernels on matrix units may take of workgroup memory
 
 
 class NativeDevice:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from trainer.kernels import LOOP_LIMIT
+from trainer.kernels import LOOP_LIMIT, Constant, MatrixUnits
 from trainer.plan import Grid, Plan, Tape, Tensor
 
-ROWS = 64  # rows of one head that a workgroup takes on
+ROWS = 64  # rows of one head that a workgroup takes on, but on matrix units
 
 
 def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -13,14 +13,17 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
     plan = tape.plan
     B, T, NH = shape
     C = qkv.shape[1] // 3
-    constants = {"B": B, "T": T, "NH": NH, "HS": C // NH, "SCALE": (C // NH) ** -0.5}
-    variant = plan.tuning.choose("attention", fitting(T, C // NH))
+    units = plan.tuning.units
+    shared = {"B": B, "T": T, "NH": NH, "HS": C // NH, "SCALE": (C // NH) ** -0.5}
+    fits = fitting(T, C // NH, units, half=tape.dtype == qkv.dtype == "f16")
+    variant = plan.tuning.choose("attention", fits)
+    constants = {**shared, **own_constants(variant, units)}
     out = plan.activation("attention", (B * T, C), tape.dtype)
     lse = plan.activation("attention.lse", (B, NH, T))
     plan.dispatch(
         "attention.forward",
         variant=variant,
-        grid=grid(variant, shape),
+        grid=grid(variant, shape, units),
         constants=constants,
         qkv=qkv,
         out=out,
@@ -33,8 +36,8 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
         delta = plan.activation("attention.delta", (B, NH, T))
         plan.dispatch(
             "attention.backward_delta",
-            grid=grid("attention", shape),
-            constants=constants,
+            grid=grid("attention", shape, units),
+            constants=shared,
             result=out,
             dout=dout,
             delta=delta,
@@ -43,7 +46,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
             plan.dispatch(
                 f"attention.{entry}",
                 variant=variant,
-                grid=grid(variant, shape),
+                grid=grid(variant, shape, units),
                 constants=constants,
                 qkv=qkv,
                 kept=lse,
@@ -56,15 +59,27 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return out
 
 
-def fitting(context: int, head_size: int) -> dict[str, bool]:
-    """Which variants every device computes to the end."""
-    return {"attention": context * (3 * head_size + 2) < LOOP_LIMIT}
+def fitting(context: int, head_size: int, units: MatrixUnits, *, half: bool = False) -> dict[str, bool]:
+    """Which variants compute this shape, and every device to the end; `half` says that qkv, out and their
+    gradients are f16.
+    """
+    return {
+        "attention": context * (3 * head_size + 2) < LOOP_LIMIT,
+        "attention_units": half and head_size % units.side == 0 and head_size <= 4 * units.side,
+    }
 
 
-def grid(variant: str, shape: tuple[int, int, int]) -> Grid:
+def own_constants(variant: str, units: MatrixUnits) -> dict[str, Constant]:
+    """What a variant's prologue has beyond attention.wgsl's."""
+    return {"SIDE": units.side, "LANES": units.lanes} if variant == "attention_units" else {}
+
+
+def grid(variant: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
     """Workgroups of a variant for `shape` = (B, T, NH)."""
     B, T, NH = shape
-    return (-(-B * T * NH // ROWS), 1, 1) if variant == "attention" else (-(-T // ROWS), B * NH, 1)
+    if variant == "attention":
+        return -(-B * T * NH // ROWS), 1, 1
+    return -(-T // (4 * units.side if variant == "attention_units" else ROWS)), B * NH, 1
 
 
 def attention_one(plan: Plan, row: Tensor, cache: Tensor, position: Tensor, heads: int) -> Tensor:
