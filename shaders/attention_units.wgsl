@@ -54,8 +54,8 @@ const LOG2_E = 1.4426950408889634;
 const LN_2 = 0.6931471805599453;
 const LOWEST = -1.0e30;
 
-// A thread's columns of a row of scores
-alias Sixteen = array<vec4<f32>, 4>;
+// A thread's columns of a row of scores, and what it makes of them
+alias Sixteen = mat4x4<f32>;
 
 fn halves(a: vec4<f32>, b: vec4<f32>) -> vec4<u32> {
   return vec4<u32>(bitcast<vec2<u32>>(vec4<f16>(a)), bitcast<vec2<u32>>(vec4<f16>(b)));
@@ -80,7 +80,7 @@ fn load_query_or_dout(i: u32, bh: u32, first: u32) -> vec4<u32> {
 
 // Four queries' lse, or delta, of those from `first` on; threads 0 .. TILE/2-1 have them all.
 fn load_statistics(i: u32, bh: u32, first: u32) -> vec4<f32> {
-  let t = bh * T + min(columns(first, i % (TILE / 4u)), vec4<u32>(T - 1u));
+  let t = bh * T + min(four(first + 4u * (i % (TILE / 4u))), vec4<u32>(T - 1u));
   if (i < TILE / 4u) {
     return vec4<f32>(kept[t.x], kept[t.y], kept[t.z], kept[t.w]);
   }
@@ -165,8 +165,51 @@ fn eight(at: u32, factor: f32) -> vec4<u32> {
   return halves(factor * bitcast<vec4<f32>>(memory[at]), factor * bitcast<vec4<f32>>(memory[at + 1u]));
 }
 
-fn columns(first: u32, i: u32) -> vec4<u32> {
-  return first + 4u * i + vec4<u32>(0u, 1u, 2u, 3u);
+fn four(first: u32) -> vec4<u32> {
+  return first + vec4<u32>(0u, 1u, 2u, 3u);
+}
+
+// Numbers of query t and 16 keys from `first` on: `hidden` for keys that it does not see
+fn masked(s: Sixteen, first: u32, t: u32, hidden: f32) -> Sixteen {
+  return Sixteen(
+    select(vec4<f32>(hidden), s[0], four(first) <= vec4<u32>(t)),
+    select(vec4<f32>(hidden), s[1], four(first + 4u) <= vec4<u32>(t)),
+    select(vec4<f32>(hidden), s[2], four(first + 8u) <= vec4<u32>(t)),
+    select(vec4<f32>(hidden), s[3], four(first + 12u) <= vec4<u32>(t)),
+  );
+}
+
+// Weights of a key and 16 queries from `first` on: 0 for queries that do not see it, or do not exist
+fn seen_by(p: Sixteen, first: u32, key: u32) -> Sixteen {
+  return Sixteen(
+    select(vec4<f32>(), p[0], sees(four(first), key)),
+    select(vec4<f32>(), p[1], sees(four(first + 4u), key)),
+    select(vec4<f32>(), p[2], sees(four(first + 8u), key)),
+    select(vec4<f32>(), p[3], sees(four(first + 12u), key)),
+  );
+}
+
+fn sees(t: vec4<u32>, key: u32) -> vec4<bool> {
+  return (t >= vec4<u32>(key)) & (t < vec4<u32>(T));
+}
+
+// exp(s·SCALE), over 2^reference
+fn powers(s: Sixteen, reference: Sixteen) -> Sixteen {
+  let x = s * (SCALE * LOG2_E) - reference;
+  return Sixteen(exp2(x[0]), exp2(x[1]), exp2(x[2]), exp2(x[3]));
+}
+
+// lse, or delta, of the thread's columns
+fn statistics(at: u32) -> Sixteen {
+  return Sixteen(tile_s[at], tile_s[at + 1u], tile_s[at + 2u], tile_s[at + 3u]);
+}
+
+fn products(a: Sixteen, b: Sixteen) -> Sixteen {
+  return Sixteen(a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]);
+}
+
+fn all_columns(x: f32) -> Sixteen {
+  return Sixteen(vec4<f32>(x), vec4<f32>(x), vec4<f32>(x), vec4<f32>(x));
 }
 
 // The first row of a workgroup where long rows come first, so that the last workgroups to start are the shortest
@@ -189,10 +232,10 @@ fn store_gradient(part: u32, bh: u32, t: u32, channel: u32, at: u32, factor: f32
 
 @compute @workgroup_size(THREADS)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let head = group.y / NH * T * 3u * C8 + group.y % NH * HS8;
-  let first_row = rows_from_last(group.x);
+  let head = group.x / NH * T * 3u * C8 + group.x % NH * HS8;
+  let first_row = rows_from_last(group.y);
   let subgroup = thread / LANES;
-  let own = first_row + subgroup * SIDE;  // first row of the subgroup
+  let own = first_row + subgroup * SIDE;  // the subgroup's first row
   let at = place(thread % LANES);
   let t = own + at.x;
   let patch_start = PATCHES + subgroup * PATCH;
@@ -237,24 +280,19 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
     workgroupBarrier();
     if (seen) {
       var s = read_scores(scores_at);
-      for (var i = 0u; i < 4u; i++) {
-        let visible = columns(first + at.y, i) <= vec4<u32>(t);
-        s[i] = select(vec4<f32>(LOWEST), s[i] * (SCALE * LOG2_E), visible);
-      }
-      let four = max(max(s[0], s[1]), max(s[2], s[3]));
-      var largest = max(max(four.x, four.y), max(four.z, four.w));
+      if (first + TILE > own + 1u) { s = masked(s, first + at.y, t, LOWEST); }
+      let m = max(max(s[0], s[1]), max(s[2], s[3]));
+      var largest = max(max(m.x, m.y), max(m.z, m.w)) * (SCALE * LOG2_E);
       if (SIDE > 8u) { largest = max(largest, subgroupShuffleXor(largest, 1u)); }
       if (largest > reference + 14.0) {
         shrink = exp2(reference - largest - 6.0);
         reference = largest + 6.0;
         if (first > 0u) { moved = 1u; }
       }
-      for (var i = 0u; i < 4u; i++) {
-        s[i] = exp2(s[i] - reference);
-      }
-      let p = s[0] + s[1] + s[2] + s[3];
-      sum = sum * shrink + (p.x + p.y) + (p.z + p.w);
-      write_weights(scores_at, s);
+      let p = powers(s, all_columns(reference));
+      let four_sums = p[0] + p[1] + p[2] + p[3];
+      sum = sum * shrink + (four_sums.x + four_sums.y) + (four_sums.z + four_sums.w);
+      write_weights(scores_at, p);
     }
     let rescale = workgroupUniformLoad(&moved);
     let p0 = weights(patch_start, 0u);
@@ -288,32 +326,32 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
 
   if (SIDE > 8u) { sum += subgroupShuffleXor(sum, 1u); }
   if (t < T && at.y == 0u) {
-    lse[group.y * T + t] = (reference + log2(sum)) * LN_2;
+    lse[group.x * T + t] = (reference + log2(sum)) * LN_2;
   }
   workgroupBarrier();
   to_patch(patch_start, sum0, sum1);
   workgroupBarrier();
-  store_out(group.y, t, at.y, scores_at, 1.0 / sum);
+  store_out(group.x, t, at.y, scores_at, 1.0 / sum);
   if (FRAGMENTS > 2u) {
     workgroupBarrier();
     to_patch(patch_start, sum2, sum3);
     workgroupBarrier();
-    store_out(group.y, t, TILE + at.y, scores_at, 1.0 / sum);
+    store_out(group.x, t, TILE + at.y, scores_at, 1.0 / sum);
   }
 }
 
 @compute @workgroup_size(THREADS)
 fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let head = group.y / NH * T * 3u * C8 + group.y % NH * HS8;
-  let first_row = rows_from_last(group.x);
+  let head = group.x / NH * T * 3u * C8 + group.x % NH * HS8;
+  let first_row = rows_from_last(group.y);
   let subgroup = thread / LANES;
   let own = first_row + subgroup * SIDE;
   let at = place(thread % LANES);
   let t = own + at.x;
   let patch_start = PATCHES + subgroup * PATCH;
   let scores_at = patch_start + at.x * PATCH_ROW + at.y / 4u;
-  let own_lse = kept[group.y * T + min(t, T - 1u)] * LOG2_E;
-  let own_delta = deltas[group.y * T + min(t, T - 1u)];
+  let own_lse = kept[group.x * T + min(t, T - 1u)] * LOG2_E;
+  let own_delta = deltas[group.x * T + min(t, T - 1u)];
 
   for (var i = thread; i < ROWS * HS8; i += THREADS) {
     keep(i, qkv[head + min(first_row + i / HS8, T - 1u) * 3u * C8 + i % HS8]);
@@ -325,8 +363,8 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
   if (FRAGMENTS > 3u) { q3 = left(subgroup * SIDE, 3u); }
   workgroupBarrier();
   for (var i = thread; i < ROWS * HS8; i += THREADS) {
-    let row = group.y / NH * T + min(first_row + i / HS8, T - 1u);
-    keep(i, dout[row * C8 + group.y % NH * HS8 + i % HS8]);
+    let row = group.x / NH * T + min(first_row + i / HS8, T - 1u);
+    keep(i, dout[row * C8 + group.x % NH * HS8 + i % HS8]);
   }
   workgroupBarrier();
   var d0 = left(subgroup * SIDE, 0u); var d1 = Left(); var d2 = Left(); var d3 = Left();
@@ -360,11 +398,8 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     }
     workgroupBarrier();
     if (seen) {
-      p = read_scores(scores_at);
-      for (var i = 0u; i < 4u; i++) {
-        let visible = columns(first + at.y, i) <= vec4<u32>(t);
-        p[i] = select(vec4<f32>(), exp2(p[i] * (SCALE * LOG2_E) - own_lse), visible);
-      }
+      p = powers(read_scores(scores_at), all_columns(own_lse));
+      if (first + TILE > own + 1u) { p = masked(p, first + at.y, t, 0.0); }
     }
     workgroupBarrier();
     if (seen) {
@@ -372,11 +407,7 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     }
     workgroupBarrier();
     if (seen) {
-      var ds = read_scores(scores_at);
-      for (var i = 0u; i < 4u; i++) {
-        ds[i] = p[i] * (ds[i] - own_delta);
-      }
-      write_weights(scores_at, ds);
+      write_weights(scores_at, products(p, read_scores(scores_at) - all_columns(own_delta)));
     }
     workgroupBarrier();
     if (seen) {
@@ -392,20 +423,20 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
   workgroupBarrier();
   to_patch(patch_start, sum0, sum1);
   workgroupBarrier();
-  store_gradient(0u, group.y, t, at.y, scores_at, SCALE);
+  store_gradient(0u, group.x, t, at.y, scores_at, SCALE);
   if (FRAGMENTS > 2u) {
     workgroupBarrier();
     to_patch(patch_start, sum2, sum3);
     workgroupBarrier();
-    store_gradient(0u, group.y, t, TILE + at.y, scores_at, SCALE);
+    store_gradient(0u, group.x, t, TILE + at.y, scores_at, SCALE);
   }
 }
 
 // Scores here are those of the transposed matrix: a row is a key, a column a query.
 @compute @workgroup_size(THREADS)
 fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let head = group.y / NH * T * 3u * C8 + group.y % NH * HS8;
-  let first_row = group.x * ROWS;
+  let head = group.x / NH * T * 3u * C8 + group.x % NH * HS8;
+  let first_row = group.y * ROWS;
   let subgroup = thread / LANES;
   let own = first_row + subgroup * SIDE;
   let at = place(thread % LANES);
@@ -433,11 +464,11 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
   var dk0 = Result(); var dk1 = Result(); var dk2 = Result(); var dk3 = Result();
   var dv0 = Result(); var dv1 = Result(); var dv2 = Result(); var dv3 = Result();
 
-  var r0 = load_query_or_dout(thread, group.y, first_row); var r1 = r0; var r2 = r0; var r3 = r0;
-  if (FRAGMENTS > 1u) { r1 = load_query_or_dout(thread + THREADS, group.y, first_row); }
-  if (FRAGMENTS > 2u) { r2 = load_query_or_dout(thread + 2u * THREADS, group.y, first_row); }
-  if (FRAGMENTS > 3u) { r3 = load_query_or_dout(thread + 3u * THREADS, group.y, first_row); }
-  var r_s = load_statistics(thread, group.y, first_row);
+  var r0 = load_query_or_dout(thread, group.x, first_row); var r1 = r0; var r2 = r0; var r3 = r0;
+  if (FRAGMENTS > 1u) { r1 = load_query_or_dout(thread + THREADS, group.x, first_row); }
+  if (FRAGMENTS > 2u) { r2 = load_query_or_dout(thread + 2u * THREADS, group.x, first_row); }
+  if (FRAGMENTS > 3u) { r3 = load_query_or_dout(thread + 3u * THREADS, group.x, first_row); }
+  var r_s = load_statistics(thread, group.x, first_row);
   for (var first = first_row; first < T; first += TILE) {
     workgroupBarrier();
     keep(thread, r0);
@@ -447,11 +478,11 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
     if (thread < TILE / 2u) { tile_s[thread] = r_s; }
     workgroupBarrier();
     if (first + TILE < T) {
-      r0 = load_query_or_dout(thread, group.y, first + TILE);
-      if (FRAGMENTS > 1u) { r1 = load_query_or_dout(thread + THREADS, group.y, first + TILE); }
-      if (FRAGMENTS > 2u) { r2 = load_query_or_dout(thread + 2u * THREADS, group.y, first + TILE); }
-      if (FRAGMENTS > 3u) { r3 = load_query_or_dout(thread + 3u * THREADS, group.y, first + TILE); }
-      r_s = load_statistics(thread, group.y, first + TILE);
+      r0 = load_query_or_dout(thread, group.x, first + TILE);
+      if (FRAGMENTS > 1u) { r1 = load_query_or_dout(thread + THREADS, group.x, first + TILE); }
+      if (FRAGMENTS > 2u) { r2 = load_query_or_dout(thread + 2u * THREADS, group.x, first + TILE); }
+      if (FRAGMENTS > 3u) { r3 = load_query_or_dout(thread + 3u * THREADS, group.x, first + TILE); }
+      r_s = load_statistics(thread, group.x, first + TILE);
     }
     let seen = first + TILE > own;
     var p: Sixteen;
@@ -460,12 +491,8 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
     }
     workgroupBarrier();
     if (seen) {
-      p = read_scores(scores_at);
-      for (var i = 0u; i < 4u; i++) {
-        let t = columns(first + at.y, i);
-        let exponent = p[i] * (SCALE * LOG2_E) - tile_s[at.y / 4u + i] * LOG2_E;
-        p[i] = select(vec4<f32>(), exp2(exponent), (t >= vec4<u32>(s)) & (t < vec4<u32>(T)));
-      }
+      p = powers(read_scores(scores_at), statistics(at.y / 4u) * LOG2_E);
+      if (first < own + SIDE || first + TILE > T) { p = seen_by(p, first + at.y, s); }
       write_weights(scores_at, p);
     }
     workgroupBarrier();
@@ -483,11 +510,8 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
     }
     workgroupBarrier();
     if (seen) {
-      var ds = read_scores(scores_at);
-      for (var i = 0u; i < 4u; i++) {
-        ds[i] = p[i] * (ds[i] - tile_s[TILE / 4u + at.y / 4u + i]);
-      }
-      write_weights(scores_at, ds);
+      let delta = statistics(TILE / 4u + at.y / 4u);
+      write_weights(scores_at, products(p, read_scores(scores_at) - delta));
     }
     workgroupBarrier();
     if (seen) {
@@ -503,19 +527,19 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
   workgroupBarrier();
   to_patch(patch_start, dk0, dk1);
   workgroupBarrier();
-  store_gradient(1u, group.y, s, at.y, scores_at, SCALE);
+  store_gradient(1u, group.x, s, at.y, scores_at, SCALE);
   workgroupBarrier();
   to_patch(patch_start, dv0, dv1);
   workgroupBarrier();
-  store_gradient(2u, group.y, s, at.y, scores_at, 1.0);
+  store_gradient(2u, group.x, s, at.y, scores_at, 1.0);
   if (FRAGMENTS > 2u) {
     workgroupBarrier();
     to_patch(patch_start, dk2, dk3);
     workgroupBarrier();
-    store_gradient(1u, group.y, s, TILE + at.y, scores_at, SCALE);
+    store_gradient(1u, group.x, s, TILE + at.y, scores_at, SCALE);
     workgroupBarrier();
     to_patch(patch_start, dv2, dv3);
     workgroupBarrier();
-    store_gradient(2u, group.y, s, TILE + at.y, scores_at, 1.0);
+    store_gradient(2u, group.x, s, TILE + at.y, scores_at, 1.0);
   }
 }

@@ -79,7 +79,9 @@ def grid(variant: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
     B, T, NH = shape
     if variant == "attention":
         return -(-B * T * NH // ROWS), 1, 1
-    return -(-T // (4 * units.side if variant == "attention_units" else ROWS)), B * NH, 1
+    if variant == "attention_units":  # the long rows of all heads first
+        return B * NH, -(-T // (4 * units.side)), 1
+    return -(-T // ROWS), B * NH, 1
 
 
 def attention_one(plan: Plan, row: Tensor, cache: Tensor, position: Tensor, heads: int) -> Tensor:
