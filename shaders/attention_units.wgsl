@@ -61,14 +61,30 @@ fn halves(a: vec4<f32>, b: vec4<f32>) -> vec4<u32> {
   return vec4<u32>(bitcast<vec2<u32>>(vec4<f16>(a)), bitcast<vec2<u32>>(vec4<f16>(b)));
 }
 
-// The i-th vector of a tile of k and a tile of v, of the rows from `first` on; `head` is where the head's q starts.
-fn load_key_or_value(i: u32, head: u32, first: u32) -> vec4<u32> {
+// A thread's vectors of two tiles, of which FRAGMENTS are used
+struct Waiting {
+  v0: vec4<u32>,
+  v1: vec4<u32>,
+  v2: vec4<u32>,
+  v3: vec4<u32>,
+}
+
+fn key_or_value(i: u32, head: u32, first: u32) -> vec4<u32> {
   let row = i / HS8;
   return qkv[head + min(first + row % TILE, T - 1u) * 3u * C8 + (1u + row / TILE) * C8 + i % HS8];
 }
 
-// The same of q and dout; `bh` counts heads.
-fn load_query_or_dout(i: u32, bh: u32, first: u32) -> vec4<u32> {
+// A tile of k and one of v, of the rows from `first` on; `head` is where the head's q starts.
+fn load_keys_and_values(thread: u32, head: u32, first: u32) -> Waiting {
+  var w: Waiting;
+  w.v0 = key_or_value(thread, head, first);
+  if (FRAGMENTS > 1u) { w.v1 = key_or_value(thread + THREADS, head, first); }
+  if (FRAGMENTS > 2u) { w.v2 = key_or_value(thread + 2u * THREADS, head, first); }
+  if (FRAGMENTS > 3u) { w.v3 = key_or_value(thread + 3u * THREADS, head, first); }
+  return w;
+}
+
+fn query_or_dout(i: u32, bh: u32, first: u32) -> vec4<u32> {
   let row = i / HS8;
   let t = bh / NH * T + min(first + row % TILE, T - 1u);
   let x = bh % NH * HS8 + i % HS8;
@@ -76,6 +92,16 @@ fn load_query_or_dout(i: u32, bh: u32, first: u32) -> vec4<u32> {
     return qkv[t * 3u * C8 + x];
   }
   return dout[t * C8 + x];
+}
+
+// A tile of q and one of dout; `bh` counts heads.
+fn load_queries_and_douts(thread: u32, bh: u32, first: u32) -> Waiting {
+  var w: Waiting;
+  w.v0 = query_or_dout(thread, bh, first);
+  if (FRAGMENTS > 1u) { w.v1 = query_or_dout(thread + THREADS, bh, first); }
+  if (FRAGMENTS > 2u) { w.v2 = query_or_dout(thread + 2u * THREADS, bh, first); }
+  if (FRAGMENTS > 3u) { w.v3 = query_or_dout(thread + 3u * THREADS, bh, first); }
+  return w;
 }
 
 // Four queries' lse, or delta, of those from `first` on; threads 0 .. TILE/2-1 have them all.
@@ -89,6 +115,13 @@ fn load_statistics(i: u32, bh: u32, first: u32) -> vec4<f32> {
 
 fn keep(i: u32, v: vec4<u32>) {
   memory[i / HS8 * ROW + i % HS8] = v;
+}
+
+fn keep_tiles(thread: u32, w: Waiting) {
+  keep(thread, w.v0);
+  if (FRAGMENTS > 1u) { keep(thread + THREADS, w.v1); }
+  if (FRAGMENTS > 2u) { keep(thread + 2u * THREADS, w.v2); }
+  if (FRAGMENTS > 3u) { keep(thread + 3u * THREADS, w.v3); }
 }
 
 // The fragment of rows `row` on of workgroup memory, and of the head's channels n·SIDE on
@@ -255,22 +288,13 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
   if (thread == 0u) { moved = 0u; }
 
   let end = min(T, first_row + ROWS);
-  var r0 = load_key_or_value(thread, head, 0u); var r1 = r0; var r2 = r0; var r3 = r0;
-  if (FRAGMENTS > 1u) { r1 = load_key_or_value(thread + THREADS, head, 0u); }
-  if (FRAGMENTS > 2u) { r2 = load_key_or_value(thread + 2u * THREADS, head, 0u); }
-  if (FRAGMENTS > 3u) { r3 = load_key_or_value(thread + 3u * THREADS, head, 0u); }
+  var next = load_keys_and_values(thread, head, 0u);
   for (var first = 0u; first < end; first += TILE) {
     workgroupBarrier();
-    keep(thread, r0);
-    if (FRAGMENTS > 1u) { keep(thread + THREADS, r1); }
-    if (FRAGMENTS > 2u) { keep(thread + 2u * THREADS, r2); }
-    if (FRAGMENTS > 3u) { keep(thread + 3u * THREADS, r3); }
+    keep_tiles(thread, next);
     workgroupBarrier();
     if (first + TILE < end) {
-      r0 = load_key_or_value(thread, head, first + TILE);
-      if (FRAGMENTS > 1u) { r1 = load_key_or_value(thread + THREADS, head, first + TILE); }
-      if (FRAGMENTS > 2u) { r2 = load_key_or_value(thread + 2u * THREADS, head, first + TILE); }
-      if (FRAGMENTS > 3u) { r3 = load_key_or_value(thread + 3u * THREADS, head, first + TILE); }
+      next = load_keys_and_values(thread, head, first + TILE);
     }
     let seen = first < own + SIDE;
     var shrink = 1.0;  // also of rows that see nothing here, as their sums go through the patch with the others
@@ -374,22 +398,13 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
   var sum0 = Result(); var sum1 = Result(); var sum2 = Result(); var sum3 = Result();
 
   let end = min(T, first_row + ROWS);
-  var r0 = load_key_or_value(thread, head, 0u); var r1 = r0; var r2 = r0; var r3 = r0;
-  if (FRAGMENTS > 1u) { r1 = load_key_or_value(thread + THREADS, head, 0u); }
-  if (FRAGMENTS > 2u) { r2 = load_key_or_value(thread + 2u * THREADS, head, 0u); }
-  if (FRAGMENTS > 3u) { r3 = load_key_or_value(thread + 3u * THREADS, head, 0u); }
+  var next = load_keys_and_values(thread, head, 0u);
   for (var first = 0u; first < end; first += TILE) {
     workgroupBarrier();
-    keep(thread, r0);
-    if (FRAGMENTS > 1u) { keep(thread + THREADS, r1); }
-    if (FRAGMENTS > 2u) { keep(thread + 2u * THREADS, r2); }
-    if (FRAGMENTS > 3u) { keep(thread + 3u * THREADS, r3); }
+    keep_tiles(thread, next);
     workgroupBarrier();
     if (first + TILE < end) {
-      r0 = load_key_or_value(thread, head, first + TILE);
-      if (FRAGMENTS > 1u) { r1 = load_key_or_value(thread + THREADS, head, first + TILE); }
-      if (FRAGMENTS > 2u) { r2 = load_key_or_value(thread + 2u * THREADS, head, first + TILE); }
-      if (FRAGMENTS > 3u) { r3 = load_key_or_value(thread + 3u * THREADS, head, first + TILE); }
+      next = load_keys_and_values(thread, head, first + TILE);
     }
     let seen = first < own + SIDE;
     var p: Sixteen;
@@ -464,25 +479,16 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
   var dk0 = Result(); var dk1 = Result(); var dk2 = Result(); var dk3 = Result();
   var dv0 = Result(); var dv1 = Result(); var dv2 = Result(); var dv3 = Result();
 
-  var r0 = load_query_or_dout(thread, group.x, first_row); var r1 = r0; var r2 = r0; var r3 = r0;
-  if (FRAGMENTS > 1u) { r1 = load_query_or_dout(thread + THREADS, group.x, first_row); }
-  if (FRAGMENTS > 2u) { r2 = load_query_or_dout(thread + 2u * THREADS, group.x, first_row); }
-  if (FRAGMENTS > 3u) { r3 = load_query_or_dout(thread + 3u * THREADS, group.x, first_row); }
-  var r_s = load_statistics(thread, group.x, first_row);
+  var next = load_queries_and_douts(thread, group.x, first_row);
+  var next_s = load_statistics(thread, group.x, first_row);
   for (var first = first_row; first < T; first += TILE) {
     workgroupBarrier();
-    keep(thread, r0);
-    if (FRAGMENTS > 1u) { keep(thread + THREADS, r1); }
-    if (FRAGMENTS > 2u) { keep(thread + 2u * THREADS, r2); }
-    if (FRAGMENTS > 3u) { keep(thread + 3u * THREADS, r3); }
-    if (thread < TILE / 2u) { tile_s[thread] = r_s; }
+    keep_tiles(thread, next);
+    if (thread < TILE / 2u) { tile_s[thread] = next_s; }
     workgroupBarrier();
     if (first + TILE < T) {
-      r0 = load_query_or_dout(thread, group.x, first + TILE);
-      if (FRAGMENTS > 1u) { r1 = load_query_or_dout(thread + THREADS, group.x, first + TILE); }
-      if (FRAGMENTS > 2u) { r2 = load_query_or_dout(thread + 2u * THREADS, group.x, first + TILE); }
-      if (FRAGMENTS > 3u) { r3 = load_query_or_dout(thread + 3u * THREADS, group.x, first + TILE); }
-      r_s = load_statistics(thread, group.x, first + TILE);
+      next = load_queries_and_douts(thread, group.x, first + TILE);
+      next_s = load_statistics(thread, group.x, first + TILE);
     }
     let seen = first + TILE > own;
     var p: Sixteen;
