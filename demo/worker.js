@@ -173,11 +173,11 @@ async function keep(name, body) {
   }
 }
 
-/** Compiles what the last run needed: the next one is likely to need the same. */
+/** Compiles what the last run needed, as the next one is likely to need the same; one by one, to leave Python a core. */
 async function warm(gpu, version) {
   const kernels = await kept(kernelsOf(version));
   // One that fails is told of when it is used.
-  for (const kernel of kernels ? await kernels.json() : []) gpu.compile(kernel).catch(() => {});
+  for (const kernel of kernels ? await kernels.json() : []) await gpu.compile(kernel).catch(() => {});
 }
 
 const keepKernels = (gpu, version) => keep(kernelsOf(version), JSON.stringify(gpu.latest));
