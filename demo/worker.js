@@ -173,11 +173,14 @@ async function keep(name, body) {
   }
 }
 
-/** Compiles what the last run needed, as the next one is likely to need the same; one by one, to leave Python a core. */
+/** Compiles what the last run needed, as the next one is likely to need the same; two at a time, to leave Python room. */
 async function warm(gpu, version) {
   const kernels = await kept(kernelsOf(version));
-  // One that fails is told of when it is used.
-  for (const kernel of kernels ? await kernels.json() : []) await gpu.compile(kernel).catch(() => {});
+  const left = (kernels ? await kernels.json() : []).values();
+  const lane = async () => {
+    for (const kernel of left) await gpu.compile(kernel).catch(() => {}); // told of when it is used
+  };
+  await Promise.all([lane(), lane()]);
 }
 
 const keepKernels = (gpu, version) => keep(kernelsOf(version), JSON.stringify(gpu.latest));
