@@ -298,7 +298,7 @@ async def train_tokenizer(
     if len(merges) < goal:
         have = len(FIRST_TOKENS) + len(merges)
         on_event(Notice(f"the text has no pairs for {vocab:,} tokens: the vocabulary is {have:,}"))
-    return Tokenizer.from_merges(merges)
+    return Tokenizer.from_merges(merges, learner.cut())
 
 
 async def tokenize(material: Material, on_event: Reader) -> Dataset:

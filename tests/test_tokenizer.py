@@ -238,6 +238,14 @@ def test_merges_in_any_order_are_applied_as_by_huggingface(seed: int) -> None:
         assert tokenizer.encode(text) == theirs.encode(text).ids
 
 
+@given(st.lists(texts | st.text("aab. "), min_size=1).filter(any), st.integers(257, 600))
+def test_words_that_were_learned_from_are_cut_as_others_are(documents: list[str], vocab: int) -> None:
+    trained = Tokenizer.train(documents, vocab)
+    again = Tokenizer.from_merges(trained.merges)
+    for text in documents:
+        assert trained.encode(text) == again.encode(text)
+
+
 def test_the_cache_is_bounded_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpe, "CACHED_WORDS", 10)
     text = book("Alice")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from operator import add
 from typing import NamedTuple
 
@@ -61,7 +62,8 @@ class Learner:
 
     def __init__(self) -> None:
         self._symbols = [chr(FIRST_TOKENS.index(bytes([byte]))) for byte in range(256)]
-        self._words: list[str] = []
+        self._texts: list[str] = []
+        self._words: list[str] = []  # of the texts, as symbols
         self._counts: list[int] = []  # of the words
         self._pair_counts: dict[str, int] = {}
         self._found: dict[str, list[int]] = {}  # pair → the words that it is in
@@ -72,6 +74,7 @@ class Learner:
         for text, count in counts:
             word = "".join(map(symbol, text.encode()))
             i = len(self._words)
+            self._texts.append(text)
             self._words.append(word)
             self._counts.append(count)
             for pair in map(add, word, word[1:]):
@@ -79,8 +82,8 @@ class Learner:
                 found.setdefault(pair, []).append(i)
 
     def merges(self, vocab: int) -> Iterator[Merge]:
-        """What makes a vocabulary of `vocab` tokens of FIRST_TOKENS, or fewer where no pair is left. Uses the
-        words up: they are merged in place.
+        """What makes a vocabulary of `vocab` tokens of FIRST_TOKENS, or fewer where no pair is left.
+        Once only: the words are merged in place.
 
         The order is that of Hugging Face's BpeTrainer: of pairs that occur equally often, the one with the
         smaller ids goes first. Every merge makes a token that was not there before: all words take the same
@@ -114,6 +117,10 @@ class Learner:
                 if pair_counts[pair] > 0:
                     heapq.heappush(queue, (-pair_counts[pair], pair, where))
             yield Merge(left, right, new, token, current)
+
+    def cut(self) -> Iterator[tuple[str, str]]:
+        """Each pre-token, and the symbols that the merges made of it: an Encoder need not make them again."""
+        return zip(self._texts, self._words, strict=True)
 
 
 def _merge_words(
@@ -162,10 +169,17 @@ class Encoder(dict[str, bytes]):
         for rank, (left, right, merged) in enumerate(merges):
             self._ranks[chr(left) + chr(right)] = rank
             self._merged.append(chr(merged))
+        self._known: dict[str, str] = {}  # pre-token → its symbols, merged
+
+    def know(self, cut: Iterable[tuple[str, str]]) -> None:
+        """Takes what `Learner.cut` gives once it has learned these merges."""
+        self._known = dict(islice(cut, CACHED_WORDS))
 
     def __missing__(self, word: str) -> bytes:
-        symbols = "".join(map(self._symbols.__getitem__, word.encode()))
-        ids = array("H", map(ord, self._merge(symbols))).tobytes()
+        merged = self._known.get(word)
+        if merged is None:
+            merged = self._merge("".join(map(self._symbols.__getitem__, word.encode())))
+        ids = array("H", map(ord, merged)).tobytes()
         if len(word) <= CACHED_LENGTH:
             if len(self) >= CACHED_WORDS:
                 self.clear()

@@ -43,13 +43,17 @@ class Tokenizer:
         )
 
     @classmethod
-    def from_merges(cls, merges: Iterable[tuple[int, int]]) -> Tokenizer:
-        """The tokenizer whose vocabulary is FIRST_TOKENS and what `bpe.Learner` learned, in order."""
+    def from_merges(cls, merges: Iterable[tuple[int, int]], cut: Iterable[tuple[str, str]] = ()) -> Tokenizer:
+        """The tokenizer whose vocabulary is FIRST_TOKENS and what a `bpe.Learner` learned, in order; with the
+        learner's `cut`, its words are encoded without merging them again.
+        """
         tokens = list(FIRST_TOKENS)
         pairs = list(merges)
         for left, right in pairs:
             tokens.append(tokens[left] + tokens[right])
-        return cls(tokens, pairs)
+        tokenizer = cls(tokens, pairs)
+        tokenizer._encoder.know(cut)
+        return tokenizer
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab: int, on_event: Reader | None = None) -> Tokenizer:
@@ -80,7 +84,7 @@ class Tokenizer:
         if on_event and len(merges) < goal:
             size = len(FIRST_TOKENS) + len(merges)
             on_event(Notice(f"the text has no pairs for {vocab:,} tokens: the vocabulary is {size:,}"))
-        return cls.from_merges(merges)
+        return cls.from_merges(merges, learner.cut())
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
