@@ -95,6 +95,9 @@ class PageExecutable:
     def run(self, programs: Iterable[str], submit_every: int = 0) -> None:
         self.jobs("run", handle=self.handle, programs=list(programs), submit_every=submit_every)
 
+    async def times(self, program: str, repeats: int = 1) -> list[float]:
+        return self.jobs("times", handle=self.handle, program=program, repeats=repeats)
+
     async def finish(self) -> None:
         self.jobs("finish", handle=self.handle)
 
