@@ -34,7 +34,7 @@ class DeviceLost(DeviceError):
 
 
 class BrowserDevice:
-    """The GPU that gpu.js opened. Asks for no feature, and for no limit beyond the defaults."""
+    """The GPU that gpu.js opened. Asks for no feature but its clock, and for no limit beyond the defaults."""
 
     def __init__(self, gpu: Any) -> None:
         self.gpu = gpu
@@ -85,6 +85,10 @@ class BrowserExecutable:
     def run(self, programs: Iterable[str], submit_every: int = 0) -> None:
         with _typed_errors():
             self.replay.run(" ".join(programs), submit_every)
+
+    async def times(self, program: str, repeats: int = 1) -> list[float]:
+        with _typed_errors():
+            return json.loads(await self.replay.times(program, repeats))
 
     async def write(self, tensor: Tensor, data: bytes | bytearray | memoryview) -> None:
         buffer, offset, size = self.plan.place(tensor)

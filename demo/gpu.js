@@ -8,6 +8,8 @@
 //
 // When the device is lost, `gpu.lost` resolves and every later call throws a GpuError of the kind "lost".
 
+import { CLOCK, times } from "./clock.js";
+
 const STAGING_KEPT = 1 << 20; // bytes; larger staging buffers are given back after use
 const WRITE_CHUNK = 16 << 20; // bytes of one queue.writeBuffer
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|software|basic render|\bwarp\b/i;
@@ -25,8 +27,8 @@ export class GpuError extends Error {
 }
 
 /**
- * The best GPU there is: a fast one, any, a software renderer. It is asked for WebGPU's default limits and no
- * feature, so that the page plans what a native run plans.
+ * The best GPU there is: a fast one, any, a software renderer. It is asked for WebGPU's default limits, and for no
+ * feature but its clock, so that the page plans what a native run plans.
  * @param {(message: string) => void} onProblem  told of errors that no call of ours can throw
  * @returns {Promise<Gpu>}
  */
@@ -39,7 +41,8 @@ export async function openGpu(onProblem = console.error) {
     const adapter = await navigator.gpu.requestAdapter(options);
     if (!adapter) continue;
     try {
-      return new Gpu(adapter, await adapter.requestDevice(), onProblem);
+      const requiredFeatures = adapter.features.has(CLOCK) ? [CLOCK] : [];
+      return new Gpu(adapter, await adapter.requestDevice({ requiredFeatures }), onProblem);
     } catch (error) {
       problem = `the GPU gives no device (${error.message})`;
     }
@@ -66,6 +69,7 @@ function describe(adapter, device) {
     driver: parts.join(" "),
     features: [...adapter.features].sort(),
     limits,
+    clock: device.features.has(CLOCK),
   };
 }
 
@@ -281,6 +285,15 @@ export class Replay {
     }
     pass.end();
     if (count) device.queue.submit([encoder.finish()]);
+  }
+
+  /**
+   * Seconds that each dispatch of a program takes, as JSON: `repeats` launches of it, divided.
+   * @param {string} name @param {number} repeats
+   */
+  async times(name, repeats) {
+    this.gpu.check();
+    return JSON.stringify(await times(this, name, repeats));
   }
 
   /**

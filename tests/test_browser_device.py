@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from browser import launch
+from dispatch_times import check_times
 from kernel_cases import CASES
 from kernel_runs import Case, assert_close, features, run
 from native_swiftshader import train_natively
@@ -135,6 +136,19 @@ def test_reads_find_what_was_queued_before_them(jobs: Jobs) -> None:
 @pytest.mark.parametrize("size", [4, 1000, 20 << 20])
 def test_bytes_come_back_as_they_went(size: int, jobs: Jobs) -> None:
     assert jobs("round_trip", size=size)
+
+
+def test_dispatches_are_timed_by_the_gpus_clock(page_device: PageDevice) -> None:
+    assert page_device.info.clock
+    drive(check_times(page_device))
+
+
+def test_without_a_clock_on_the_gpu_the_wall_clock_serves(jobs: Jobs, page_device: PageDevice) -> None:
+    jobs("clock", there=False)
+    try:
+        drive(check_times(page_device))
+    finally:
+        jobs("clock", there=True)
 
 
 def test_nothing_in_python_grows_with_the_steps(jobs: Jobs) -> None:

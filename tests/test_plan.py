@@ -8,14 +8,15 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.config import PRESETS
+from trainer.config import PRESETS, ModelConfig, TrainConfig
 from trainer.errors import DeviceError
-from trainer.kernels import Tuning, binding_modes
+from trainer.kernels import MATRIX_UNITS, Tuning, binding_modes, needs
 from trainer.model import Model, build
 from trainer.plan import (
     ALIGNMENT,
@@ -135,7 +136,7 @@ def test_memory_is_shared_where_lifetimes_allow() -> None:
     check_memory(plan)
 
 
-def everything(preset: str, *, software: bool) -> Model:
+def everything(preset: str, *, software: bool, **tuning: Any) -> Model:
     chosen = PRESETS[preset]
     return build(
         chosen.model,
@@ -143,7 +144,7 @@ def everything(preset: str, *, software: bool) -> Model:
         tokens=1_000_000,
         evaluation_batch=chosen.train.batch,
         generate=True,
-        tuning=Tuning(software=software),
+        tuning=Tuning(software=software, **tuning),
     )
 
 
@@ -186,6 +187,43 @@ def test_software_renderers_get_no_loop_that_they_would_cut_short() -> None:
     nano = PRESETS["nano"]
     with pytest.raises(DeviceError, match="--batch"):
         build(nano.model, train=replace(nano.train, batch=1024), tokens=100_000)
+
+
+def test_measured_answers_are_taken_where_the_device_can_run_them() -> None:
+    """One question for each op, shape and epilogue; an answer holds for it alone."""
+    model = ModelConfig(layers=2, width=64, heads=2, context=32, vocab=512)
+    train = TrainConfig(batch=128, steps=100)
+
+    def planned(tuning: Tuning) -> Program:
+        return build(model, train=train, tokens=1000, tuning=tuning).plan.programs["micro"]
+
+    def choices(program: Program) -> dict[str, str]:
+        return {
+            f"{d.constants['M']}x{d.constants['N']}x{d.constants['K']}": f"{d.variant} {d.constants['PART']}"
+            for d in program.dispatches
+            if d.kernel == "matmul.multiply"
+        }
+
+    asked = planned(Tuning(software=False)).asked
+    key = "matmul TN 64x192x4096 f32 f32 f32"
+    question = asked[key].question
+    assert [len(runs) for runs in asked[key].runs.values()] == [2]  # in both layers
+    assert MATRIX_UNITS not in {name for c in question.candidates for name in needs(c.variant).features}
+    assert len({choice.variant for choice in question.candidates}) == 3
+    default = choices(planned(Tuning(software=False)))
+    for choice in question.candidates:
+        answered = choices(planned(Tuning(software=False, answers={key: str(choice)})))
+        part = min(choice.constants["PART"], 4096)
+        assert answered == default | {"64x192x4096": f"{choice.variant} {part}"}
+    for unknown in ("matmul_units TILE_N=128 PART=4096", "nonsense", ""):
+        assert choices(planned(Tuning(software=False, answers={key: unknown}))) == default
+    parts = asked["layernorm 4096x64 f32 f32"].runs
+    assert [len(runs) for runs in parts.values()] == [5, 5]  # forward, backward
+
+
+def test_a_pinned_variant_that_cannot_run_is_an_error() -> None:
+    with pytest.raises(ValueError, match="matmul_units cannot run matmul NN "):
+        everything("nano", software=True, pinned={"matmul": "matmul_units"})
 
 
 def variants_used(model: Model) -> set[str]:

@@ -1,4 +1,4 @@
-"""The shader files, what each entry point binds, and which variant of an op runs where.
+"""The shader files, what each entry point binds, and which way of running an op is taken where.
 
 Kernels are real `.wgsl` files. All that goes in front of one is a generated prologue of lines like
 `const NAME: u32 = 8u;`, one for each constant of the dispatch, and like `alias x_type = f16;`, which say what
@@ -69,9 +69,40 @@ def needs(variant: str) -> Needs:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A way to run an op: a variant, and the constants that it leaves open (a product's tiles and parts).
+
+    >>> str(Choice("matmul_tiled", {"TILE_N": 64, "PART": 512}))
+    'matmul_tiled TILE_N=64 PART=512'
+    """
+
+    variant: str
+    constants: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join([self.variant, *(f"{name}={value}" for name, value in self.constants.items())])
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a plan asks of its tuning: which of several ways to run an op on a shape."""
+
+    op: str
+    shape: str  # sizes, transposes, dtypes, epilogues: all that a way's time depends on
+    candidates: tuple[Choice, ...]  # what the device can run; the one that is taken for the fastest first
+    work: float  # floating-point operations, about
+
+    @property
+    def key(self) -> str:
+        """What measured answers are kept under."""
+        return f"{self.op} {self.shape}"
+
+
+@dataclass(frozen=True)
 class Tuning:
-    """Which variants a plan uses. `software` says that the device is a CPU in disguise, where workgroup
-    barriers are dear; `features` are those that kernels may use, and `units` the sizes of its matrix units;
+    """How a plan's ops run. `software` says that the device is a CPU in disguise, where workgroup barriers
+    are dear; `features` are those that kernels may use, and `units` the sizes of its matrix units. `answers`
+    are what was measured to be the fastest (trainer/tune.py): a question's key → a candidate as text.
     `pinned` fixes an op's variant, for tests and benchmarks.
     """
 
@@ -79,19 +110,28 @@ class Tuning:
     pinned: Mapping[str, str] = field(default_factory=dict)
     features: frozenset[str] = frozenset()
     units: MatrixUnits = MatrixUnits()
+    answers: Mapping[str, str] = field(default_factory=dict)
 
-    def choose(self, op: str, fitting: Mapping[str, bool]) -> str:
-        """The variant of `op` to run: the first of its preferences that the device has the features for, and
-        that fits the shapes at hand.
+    def variants(self, op: str, fitting: Mapping[str, bool]) -> list[str]:
+        """The variants of `op` that fit the shapes at hand, and that the device has the features for: those
+        for its kind of device first, in order of preference.
         """
-        if op in self.pinned:
-            return self.pinned[op]
-        preferences = SOFTWARE_VARIANTS if self.software else GPU_VARIANTS
-        return next(
-            name
-            for name in preferences[op]
-            if fitting.get(name, True) and needs(name).features <= self.features
-        )
+        kinds = (SOFTWARE_VARIANTS[op], GPU_VARIANTS[op])
+        ordered = dict.fromkeys(name for kind in (kinds if self.software else kinds[::-1]) for name in kind)
+        return [name for name in ordered if fitting.get(name, True) and needs(name).features <= self.features]
+
+    def choose(self, question: Question) -> Choice:
+        """The answer that was measured, where there is one that the device can run, else the first candidate.
+
+        Raises ValueError where the op's variant is pinned and is none of the candidates.
+        """
+        candidates = question.candidates
+        if pinned := self.pinned.get(question.op):
+            candidates = tuple(choice for choice in candidates if choice.variant == pinned)
+            if not candidates:
+                raise ValueError(f"{pinned} cannot run {question.key}")
+        answer = self.answers.get(question.key)
+        return next((choice for choice in candidates if str(choice) == answer), candidates[0])
 
 
 # Mesa's software renderer (22.3) silently leaves a thread's loops after this many iterations in all.

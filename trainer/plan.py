@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from trainer.errors import DeviceError
-from trainer.kernels import Constant, Tuning, binding_modes, module
+from trainer.kernels import Choice, Constant, Question, Tuning, binding_modes, module
 
 # WebGPU's default limits: every device has at least these, so every plan keeps to them.
 MAX_BUFFER = 256 << 20  # bytes
@@ -34,6 +34,7 @@ MAX_BINDINGS = 8  # storage buffers of one dispatch
 ITEM_SIZE = {"f32": 4, "f16": 2, "u32": 4}  # bytes of an element
 
 Grid = tuple[int, int, int]
+Run = Callable[["Plan", Choice], None]  # appends the dispatches of a way to run an op
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +111,22 @@ class Dispatch:
 
 
 @dataclass
+class Asked:
+    """A question that a program asked, and by the name of each part of its op (forward, backward), what
+    appends it: once for each time.
+    """
+
+    question: Question
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+
+
+@dataclass
 class Program:
     """An ordered list of dispatches that runs as a whole."""
 
     name: str
     dispatches: list[Dispatch] = field(default_factory=list)
+    asked: dict[str, Asked] = field(default_factory=dict)  # by the question's key
 
 
 @dataclass(frozen=True)
@@ -209,6 +221,15 @@ class Plan:
                 raise ValueError(f"{kernel} binds {tensor.name} at an unaligned offset")
             bound[name] = tensor
         self._program.dispatches.append(Dispatch(kernel, variant, dict(constants), bound, grid))
+
+    def ask(self, question: Question, run: Run) -> None:
+        """Append what `run` does for the way to run an op that the tuning chooses. `run` appends to the plan
+        that it is given, which may be another one: so all ways can be tried (trainer/tune.py).
+        """
+        assert self._program is not None, "questions belong inside `with plan.program(...)`"
+        asked = self._program.asked.setdefault(question.key, Asked(question))
+        asked.runs.setdefault(run.__name__, []).append(run)
+        run(self, self.tuning.choose(question))
 
     def _unused(self, binding: str, mode: str) -> Tensor:
         name = f"unused.{binding}.{mode}"

@@ -32,7 +32,8 @@ async def call(name: str, argument: str) -> str:
 
 
 async def info() -> dict[str, Any]:
-    return {**device.info.summary(), "limits": device.info.limits, "problems": list(device_worker.problems)}
+    known = {**device.info.summary(), "limits": device.info.limits, "clock": device.info.clock}
+    return {**known, "problems": list(device_worker.problems)}
 
 
 async def train(**job: Any) -> dict[str, Any]:
@@ -67,12 +68,21 @@ async def read(handle: int, tensor: str) -> str:
     return base64.b64encode(await executable.read(executable.plan.tensors[tensor])).decode()
 
 
+async def times(handle: int, program: str, repeats: int) -> list[float]:
+    return await executables[handle].times(program, repeats)
+
+
 async def finish(handle: int) -> None:
     await executables[handle].finish()
 
 
 async def close(handle: int) -> None:
     executables.pop(handle).close()
+
+
+async def clock(there: bool) -> None:
+    """Whether the GPU is to be timed by its own clock."""
+    device_worker.gpu.info.clock = there
 
 
 async def refusals(modules: list[dict[str, str]]) -> list[str]:
@@ -216,6 +226,6 @@ async def _error(coroutine: Any, kind: type[DeviceError] = DeviceError) -> str:
     return "no error"
 
 
-_NATIVE = (compile_plan, write, run, read, finish, close, refusals)
+_NATIVE = (compile_plan, write, run, read, times, clock, finish, close, refusals)
 _OWN = (info, train, measure, order, round_trip, growth, compile_errors, lose, go_wrong, progress)
 JOBS = {job.__name__: job for job in (*_NATIVE, *_OWN)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import pickle
 import zipfile
@@ -16,7 +17,7 @@ from playwright.sync_api import Browser
 
 from trainer.devices import DeviceInfo
 from trainer.events import Reader
-from trainer.plan import Plan, Tensor
+from trainer.plan import Plan, Program, Tensor
 
 T = TypeVar("T")
 
@@ -72,7 +73,9 @@ class PageDevice:
         self, plan: Plan, on_event: Reader | None = None, programs: Iterable[str] | None = None
     ) -> PageExecutable:
         """Compiles all programs, whichever are named."""
-        handle = self.jobs("compile_plan", plan=base64.b64encode(pickle.dumps(plan)).decode())
+        data = copy.copy(plan)  # without what it asked of its tuning: functions cannot be sent
+        data.programs = {name: Program(name, program.dispatches) for name, program in plan.programs.items()}
+        handle = self.jobs("compile_plan", plan=base64.b64encode(pickle.dumps(data)).decode())
         return PageExecutable(self.jobs, plan, handle)
 
 
@@ -94,6 +97,9 @@ class PageExecutable:
 
     def run(self, programs: Iterable[str], submit_every: int = 0) -> None:
         self.jobs("run", handle=self.handle, programs=list(programs), submit_every=submit_every)
+
+    async def times(self, program: str, repeats: int = 1) -> list[float]:
+        return self.jobs("times", handle=self.handle, program=program, repeats=repeats)
 
     async def finish(self) -> None:
         self.jobs("finish", handle=self.handle)

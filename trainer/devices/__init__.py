@@ -31,6 +31,7 @@ class DeviceInfo:
     memory: int | None = None  # bytes that a model may take, where that is known
     enabled: tuple[str, ...] = ()  # features that it is opened with: what kernels may use
     units: MatrixUnits = field(default_factory=MatrixUnits)  # of its matrix units, if they are among them
+    clock: bool = False  # whether `Executable.times` asks the GPU's own clock, by timestamp queries
 
     @property
     def tuning(self) -> Tuning:
@@ -67,6 +68,14 @@ class Executable(Protocol):
 
     def run(self, programs: Iterable[str], submit_every: int = 0) -> None:
         """Submit these programs and return at once; in pieces of `submit_every` dispatches, if given."""
+        ...
+
+    async def times(self, program: str, repeats: int = 1) -> list[float]:
+        """Seconds that each dispatch of a compiled program takes, in their order: `repeats` launches of it,
+        one after the other, divided. By the GPU's own clock where `info.clock` says so, else by the wall
+        clock, the wait for the device included. A browser rounds the GPU's clock to 0.1 ms, so give it
+        enough repeats. The launches change tensors as those of `run` do.
+        """
         ...
 
     async def finish(self) -> None:

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,8 @@ from trainer.plan import MAX_BINDING, MAX_BINDINGS, MAX_BUFFER, MAX_GRID, Dispat
 
 KINDS = {"DiscreteGPU": 0, "IntegratedGPU": 1, "Unknown": 2, "CPU": 3}  # in order of preference
 WRITE_CHUNK = 64 << 20  # bytes of one queue.write_buffer
+CLOCK = "timestamp-query"  # the feature that times work on the GPU
+CLOCKED = 2048  # dispatches that are timed at once: WebGPU's most queries of a set, two a dispatch
 
 Ready = tuple[Any, Any, Grid]  # the library's handles of pipeline and bind group, grid
 
@@ -50,6 +53,7 @@ def describe(adapter: Any, dawn: bool = False) -> DeviceInfo:
         memory=_free_memory() if software else None,
         enabled=tuple(sorted(wanted & set(adapter.features))),
         units=units or MatrixUnits(),
+        clock=CLOCK in adapter.features,
     )
 
 
@@ -89,8 +93,8 @@ UNITS_WORKGROUP_BYTES = 24 << 10  # what the kernels on matrix units may take of
 
 
 class NativeDevice:
-    """A WebGPU device. Asks for f16 and matrix units where there are some, and for no limit beyond the
-    defaults but what the latter take.
+    """A WebGPU device. Asks for f16, matrix units and a clock where there are some, and for no limit beyond
+    the defaults but what matrix units take.
     """
 
     def __init__(self, adapter: Any, dawn: bool = False) -> None:
@@ -106,10 +110,16 @@ class NativeDevice:
             limits["max-compute-workgroup-storage-size"] = UNITS_WORKGROUP_BYTES
         try:
             self.device = adapter.request_device_sync(
-                required_features=list(self.info.enabled), required_limits=limits
+                required_features=[*self.info.enabled, *([CLOCK] if self.info.clock else [])],
+                required_limits=limits,
             )
         except Exception as error:
             raise DeviceError(f"{self.info.name} gives no device ({error})", "try another") from error
+
+    @property
+    def tick(self) -> float:
+        """Seconds of the GPU's clock: Dawn has made nanoseconds of its own unit."""
+        return 1e-9 * (1 if self.dawn else self.lib.wgpuQueueGetTimestampPeriod(self.device.queue._internal))
 
     async def compile(
         self, plan: Plan, on_event: Reader | None = None, programs: Iterable[str] | None = None
@@ -203,12 +213,12 @@ class NativeExecutable:
         for start in range(0, len(ready), every):
             self._submit(ready[start : start + every])
 
-    def _submit(self, ready: list[Ready]) -> None:
+    def _submit(self, ready: list[Ready], timestamps: dict[str, Any] | None = None) -> None:
         """One submit. Dispatches go to the library itself: wgpu-py's methods take three times as long, and
         what they would check is checked when the encoder finishes.
         """
         encoder = self.gpu.create_command_encoder()
-        compute = encoder.begin_compute_pass()
+        compute = encoder.begin_compute_pass(timestamp_writes=timestamps)
         lib, encoding = self.device.lib, compute._internal
         set_pipeline = lib.wgpuComputePassEncoderSetPipeline
         set_bind_group = lib.wgpuComputePassEncoderSetBindGroup
@@ -224,6 +234,38 @@ class NativeExecutable:
         compute.end()
         self.gpu.queue.submit([encoder.finish()])
 
+    async def times(self, program: str, repeats: int = 1) -> list[float]:
+        ready = self._programs[program]
+        if not self.device.info.clock:
+            return [await self._wall_time([dispatch] * repeats) / repeats for dispatch in ready]
+        seconds: list[float] = []
+        for start in range(0, len(ready), CLOCKED):
+            seconds += await self._clock_times(ready[start : start + CLOCKED], repeats)
+        return seconds
+
+    async def _wall_time(self, ready: list[Ready]) -> float:
+        await self.finish()
+        began = time.perf_counter()
+        self._submit(ready)
+        await self.finish()
+        return time.perf_counter() - began
+
+    async def _clock_times(self, ready: list[Ready], repeats: int) -> list[float]:
+        """A pass, and a submit, for each dispatch: the GPU's clock is read where a pass begins and ends."""
+        count, usage = 2 * len(ready), self.device.wgpu.BufferUsage
+        queries = self.gpu.create_query_set(type="timestamp", count=count)
+        for i, dispatch in enumerate(ready):
+            places = {"beginning_of_pass_write_index": 2 * i, "end_of_pass_write_index": 2 * i + 1}
+            self._submit([dispatch] * repeats, {"query_set": queries, **places})
+        resolved = self.gpu.create_buffer(size=8 * count, usage=usage.QUERY_RESOLVE | usage.COPY_SRC)
+        encoder = self.gpu.create_command_encoder()
+        encoder.resolve_query_set(queries, 0, count, resolved, 0)
+        self.gpu.queue.submit([encoder.finish()])
+        ticks = (await self._copy(resolved, 0, 8 * count)).cast("Q")
+        resolved.destroy()
+        each = self.device.tick / repeats
+        return [(end - begin) * each for begin, end in zip(ticks[::2], ticks[1::2], strict=True)]
+
     async def write(self, tensor: Tensor, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data).cast("B")
         buffer, offset, size = self.plan.place(tensor)
@@ -234,13 +276,14 @@ class NativeExecutable:
             self.gpu.queue.write_buffer(self.buffers[buffer], offset + start, chunk)
 
     async def read(self, tensor: Tensor) -> memoryview:
-        return await self._read(*self.plan.place(tensor))
+        buffer, offset, size = self.plan.place(tensor)
+        return await self._copy(self.buffers[buffer], offset, size)
 
-    async def _read(self, buffer: int, offset: int, size: int) -> memoryview:
+    async def _copy(self, buffer: Any, offset: int, size: int) -> memoryview:
         usage = self.device.wgpu.BufferUsage
         staging = self.gpu.create_buffer(size=size, usage=usage.COPY_DST | usage.MAP_READ)
         encoder = self.gpu.create_command_encoder()
-        encoder.copy_buffer_to_buffer(self.buffers[buffer], offset, staging, 0, size)
+        encoder.copy_buffer_to_buffer(buffer, offset, staging, 0, size)
         self.gpu.queue.submit([encoder.finish()])
         await staging.map_async("READ")
         data = staging.read_mapped(copy=True)
@@ -249,7 +292,9 @@ class NativeExecutable:
         return data
 
     async def finish(self) -> None:
-        await self._read(0, 0, 4)  # the queue works in order, and wgpu-py 0.32's own way raises a TypeError
+        await self._copy(
+            self.buffers[0], 0, 4
+        )  # the queue works in order, and wgpu-py 0.32's own way raises a TypeError
 
     def close(self) -> None:
         for buffer in self.buffers:
@@ -265,7 +310,7 @@ def _wgpu(dawn: bool) -> Any:
             raise DeviceError(
                 "Dawn is not installed", "pip install wgpudawn, or leave out --device dawn"
             ) from error
-        _prepare(importlib.import_module("wgpudawn.backends.dawn.extras"), enable_toggles=DAWN_TOGGLES)
+        _prepare(importlib.import_module("wgpudawn.backends.dawn.extras"), **DAWN_TOGGLES)
         return wgpu
     try:
         import wgpu
@@ -277,8 +322,11 @@ def _wgpu(dawn: bool) -> Any:
 
 
 # Experimental features (matrix units are one), f16 where Dawn still holds it back, and no bounds checks in
-# the shaders, as for wgpu-native: see NativeDevice.module.
-DAWN_TOGGLES = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia", "disable_robustness"]
+# the shaders, as for wgpu-native: see NativeDevice.module. And the GPU's clock is not rounded to 0.1 ms.
+DAWN_TOGGLES = {
+    "enable_toggles": ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia", "disable_robustness"],
+    "disable_toggles": ["timestamp_quantization"],
+}
 
 _prepared: set[str] = set()
 

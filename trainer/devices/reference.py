@@ -7,6 +7,7 @@ keeps to the plan's placement of tensors, so a mistake in memory planning shows 
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
@@ -96,6 +97,16 @@ class ReferenceExecutable:
             for name in programs:
                 for call in self._programs[name]:
                     call()
+
+    async def times(self, program: str, repeats: int = 1) -> list[float]:
+        seconds: list[float] = []
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for call in self._programs[program]:
+                began = time.perf_counter()
+                for _ in range(repeats):
+                    call()
+                seconds.append((time.perf_counter() - began) / repeats)
+        return seconds
 
     async def write(self, tensor: Tensor, data: bytes | bytearray | memoryview) -> None:
         array = self.array(tensor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.kernels import LOOP_LIMIT, Constant, MatrixUnits
+from trainer.kernels import LOOP_LIMIT, Choice, Constant, MatrixUnits, Question
 from trainer.plan import Grid, Plan, Tape, Tensor
 
 ROWS = 64  # rows of one head that a workgroup takes on, but on matrix units
@@ -16,19 +16,24 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
     units = plan.tuning.units
     shared = {"B": B, "T": T, "NH": NH, "HS": C // NH, "SCALE": (C // NH) ** -0.5}
     fits = fitting(T, C // NH, units, half=tape.dtype == qkv.dtype == "f16")
-    variant = plan.tuning.choose("attention", fits)
-    constants = {**shared, **own_constants(variant, units)}
+    candidates = tuple(map(Choice, plan.tuning.variants("attention", fits)))
+    sizes = f"{B}x{NH}x{T}x{C // NH} {qkv.dtype} {tape.dtype}"
+    question = Question("attention", sizes, candidates, work=(7.0 if tape.training else 2.0) * B * T * T * C)
     out = plan.activation("attention", (B * T, C), tape.dtype)
     lse = plan.activation("attention.lse", (B, NH, T))
-    plan.dispatch(
-        "attention.forward",
-        variant=variant,
-        grid=grid(variant, shape, units),
-        constants=constants,
-        qkv=qkv,
-        out=out,
-        lse=lse,
-    )
+
+    def forward(plan: Plan, choice: Choice) -> None:
+        plan.dispatch(
+            "attention.forward",
+            variant=choice.variant,
+            grid=grid(choice.variant, shape, units),
+            constants={**shared, **own_constants(choice.variant, units)},
+            qkv=qkv,
+            out=out,
+            lse=lse,
+        )
+
+    plan.ask(question, forward)
 
     def backward() -> None:
         dout = tape.gradient(out)
@@ -42,18 +47,22 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
             dout=dout,
             delta=delta,
         )
-        for entry in ("backward_query", "backward_key_value"):
-            plan.dispatch(
-                f"attention.{entry}",
-                variant=variant,
-                grid=grid(variant, shape, units),
-                constants=constants,
-                qkv=qkv,
-                kept=lse,
-                dout=dout,
-                deltas=delta,
-                dqkv=dqkv,
-            )
+
+        def backward_qkv(plan: Plan, choice: Choice) -> None:
+            for entry in ("backward_query", "backward_key_value"):
+                plan.dispatch(
+                    f"attention.{entry}",
+                    variant=choice.variant,
+                    grid=grid(choice.variant, shape, units),
+                    constants={**shared, **own_constants(choice.variant, units)},
+                    qkv=qkv,
+                    kept=lse,
+                    dout=dout,
+                    deltas=delta,
+                    dqkv=dqkv,
+                )
+
+        plan.ask(question, backward_qkv)
 
     tape.record(backward)
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.kernels import LOOP_LIMIT
+from trainer.kernels import LOOP_LIMIT, Choice, Question
 from trainer.ops.accuracy import accuracy
 from trainer.ops.embedding import table_parts
 from trainer.ops.matmul import matmul
@@ -49,28 +49,57 @@ def head_loss(
             accuracy(
                 plan, logits, targets.rows(start, start + rows), hits.rows(start, start + rows), vocab=vocab
             )
-        variant = plan.tuning.choose("cross_entropy", fitting(V))
-        plan.dispatch(
-            "cross_entropy.forward_backward",
-            variant=variant,
-            grid=grid(variant, rows),
-            constants={
-                "N": rows,
-                "V": vocab,
-                "LD": V,
-                "SCALE": scale,
-                "GRADIENT": tape.training,
-                "LOSS_SCALING": loss_scale is not None,
-            },
-            logits=logits,
-            targets=targets.rows(start, start + rows),
-            losses=losses.rows(start, start + rows),
+        _loss(
+            tape,
+            logits,
+            targets.rows(start, start + rows),
+            losses.rows(start, start + rows),
+            vocab=vocab,
+            scale=scale,
             loss_scale=loss_scale,
         )
         if dx is not None:
             _head_backward(tape, some, table, logits, dx.rows(start, start + rows))
     if dx is not None:
         tape.known(x, dx)
+
+
+def _loss(
+    tape: Tape,
+    logits: Tensor,
+    targets: Tensor,
+    losses: Tensor,
+    *,
+    vocab: int,
+    scale: float,
+    loss_scale: Tensor | None,
+) -> None:
+    """Losses (N) of logits (N, V), which in training become their own gradient."""
+    rows, stride = targets.size, logits.shape[1]
+    variants = tape.plan.tuning.variants("cross_entropy", fitting(stride))
+    shape = f"{rows}x{vocab}/{stride} {logits.dtype}" + (" gradient" if tape.training else "")
+    question = Question("cross_entropy", shape, tuple(map(Choice, variants)), work=8.0 * rows * vocab)
+
+    def forward_backward(plan: Plan, choice: Choice) -> None:
+        plan.dispatch(
+            "cross_entropy.forward_backward",
+            variant=choice.variant,
+            grid=grid(choice.variant, rows),
+            constants={
+                "N": rows,
+                "V": vocab,
+                "LD": stride,
+                "SCALE": scale,
+                "GRADIENT": tape.training,
+                "LOSS_SCALING": loss_scale is not None,
+            },
+            logits=logits,
+            targets=targets,
+            losses=losses,
+            loss_scale=loss_scale,
+        )
+
+    tape.plan.ask(question, forward_backward)
 
 
 def fitting(stride: int) -> dict[str, bool]:

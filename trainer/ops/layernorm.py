@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from trainer.kernels import Choice, Question
 from trainer.ops import column_sum
-from trainer.plan import Grid, Tape, Tensor, linear_grid
+from trainer.plan import Grid, Plan, Tape, Tensor, linear_grid
 
 
 def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -12,18 +13,23 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
     N, C = x.shape
     out = plan.activation(name, (N, C), tape.dtype)
     statistics = plan.activation(f"{name}.statistics", (N, 2))
-    variant = plan.tuning.choose("layernorm", {})
-    plan.dispatch(
-        "layernorm.forward",
-        variant=variant,
-        grid=grid(variant, N),
-        constants={"N": N, "C": C},
-        x=x,
-        weight=weight,
-        bias=bias,
-        out=out,
-        statistics=statistics,
-    )
+    candidates = tuple(map(Choice, plan.tuning.variants("layernorm", {})))
+    question = Question("layernorm", f"{N}x{C} {x.dtype} {out.dtype}", candidates, work=16.0 * N * C)
+
+    def forward(plan: Plan, choice: Choice) -> None:
+        plan.dispatch(
+            "layernorm.forward",
+            variant=choice.variant,
+            grid=grid(choice.variant, N),
+            constants={"N": N, "C": C},
+            x=x,
+            weight=weight,
+            bias=bias,
+            out=out,
+            statistics=statistics,
+        )
+
+    plan.ask(question, forward)
 
     def backward() -> None:
         dout = tape.gradient(out)
@@ -44,17 +50,21 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
             gradient, add = tape.target(parameter)
             column_sum.total(plan, sums, gradient, add=add)
         dx, add = tape.target(x)
-        plan.dispatch(
-            "layernorm.backward",
-            variant=variant,
-            grid=grid(variant, N),
-            constants={"N": N, "C": C, "ADD": add},
-            x=x,
-            weight=weight,
-            kept=statistics,
-            dout=dout,
-            dx=dx,
-        )
+
+        def backward_x(plan: Plan, choice: Choice) -> None:
+            plan.dispatch(
+                "layernorm.backward",
+                variant=choice.variant,
+                grid=grid(choice.variant, N),
+                constants={"N": N, "C": C, "ADD": add},
+                x=x,
+                weight=weight,
+                kept=statistics,
+                dout=dout,
+                dx=dx,
+            )
+
+        plan.ask(question, backward_x)
 
     tape.record(backward)
     return out

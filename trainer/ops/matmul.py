@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.kernels import Constant, MatrixUnits
+from trainer.kernels import Choice, Constant, MatrixUnits, Question, Tuning
 from trainer.ops import column_sum
 from trainer.plan import MAX_BINDING, Grid, Plan, Tape, Tensor, round_up
 
@@ -13,8 +13,8 @@ LEAST_PART = 256  # columns of op(a) that are worth a part of their own
 # which the GPU writes and reads a tile of partial sums: 128×128 of them take 52 ns at 2.5 TB/s; a column of
 # that tile takes 94 ns at 46 TFLOPS, 15 ns on matrix units.
 IN_PARTS = {"matmul_tiled": 0.56, "matmul_units": 3.5}
-# Widths of matmul_tiled's tiles, and how much longer the same work takes with them
-WIDTHS = {128: 1.0, 64: 1.06}
+# For each variant that leaves it open, the widths of tiles, and how much longer the same work takes with them
+WIDTHS = {"matmul_tiled": {128: 1.0, 64: 1.06}}
 
 
 def matmul(
@@ -42,48 +42,63 @@ def matmul(
     M, N, K = size
     lda, ldb, ldo = strides or (M if transpose_a else K, K if transpose_b else N, N)
     assert gelu_of is None or residual is None, "both would be bound as `aux`"
-    units = plan.tuning.units
     half = a.dtype == b.dtype == "f16"
     fits = fitting(M, N, K, lda, ldb, ldo, transpose_a, transpose_b, half=half)
-    variant = plan.tuning.choose("matmul", fits)
     in_parts = ldo == N and not (bias or gelu_keep or gelu_of or residual)
-    tile_n, part = tiling(variant, size, units, in_parts=in_parts)
-    columns, rows, _ = grid(variant, M, N, units, tile_n)
-    parts = -(-K // part)
-    whole, whole_add = out, add
-    if parts > 1:
-        out, add = plan.activation("partial_products", (parts, M * N)), False
-    plan.dispatch(
-        "matmul.multiply",
-        variant=variant,
-        grid=(columns, rows, parts),
-        constants={
-            "M": M,
-            "N": N,
-            "K": K,
-            "LDA": lda,
-            "LDB": ldb,
-            "LDO": ldo,
-            "TRANSPOSE_A": transpose_a,
-            "TRANSPOSE_B": transpose_b,
-            "BIAS": bias is not None,
-            "GELU": gelu_keep is not None,
-            "GELU_BACKWARD": gelu_of is not None,
-            "RESIDUAL": residual is not None,
-            "ADD": add,
-            "PART": part,
-            "TILE_N": tile_n,
-            **own_constants(variant, units),
-        },
-        a=a,
-        b=b,
-        bias=bias,
-        aux=gelu_of or residual,
-        out=out,
-        extra=gelu_keep,
+    epilogues = {"bias": bias, "gelu": gelu_keep, "gelu_of": gelu_of, "residual": residual}
+    words = [
+        "NT"[transpose_a] + "NT"[transpose_b],
+        "x".join(map(str, size)),
+        *(["/".join(map(str, strides))] if strides else []),
+        *(tensor.dtype for tensor in (a, b, out)),
+        *(f"{name}:{tensor.dtype}" for name, tensor in epilogues.items() if tensor),
+        *(["add"] if add else []),
+    ]
+    question = Question(
+        "matmul",
+        " ".join(words),
+        candidates(plan.tuning, size, fits, in_parts=in_parts),
+        work=2.0 * M * N * K,
     )
-    if parts > 1:
-        column_sum.total(plan, out, whole, add=whole_add)
+
+    def multiply(plan: Plan, choice: Choice) -> None:
+        units = plan.tuning.units
+        columns, rows, _ = grid(choice.variant, M, N, units, choice.constants["TILE_N"])
+        parts = -(-K // choice.constants["PART"])
+        split = parts > 1
+        target = plan.activation("partial_products", (parts, M * N)) if split else out
+        plan.dispatch(
+            "matmul.multiply",
+            variant=choice.variant,
+            grid=(columns, rows, parts),
+            constants={
+                "M": M,
+                "N": N,
+                "K": K,
+                "LDA": lda,
+                "LDB": ldb,
+                "LDO": ldo,
+                "TRANSPOSE_A": transpose_a,
+                "TRANSPOSE_B": transpose_b,
+                "BIAS": bias is not None,
+                "GELU": gelu_keep is not None,
+                "GELU_BACKWARD": gelu_of is not None,
+                "RESIDUAL": residual is not None,
+                "ADD": add and not split,
+                **choice.constants,
+                **own_constants(choice.variant, units),
+            },
+            a=a,
+            b=b,
+            bias=bias,
+            aux=gelu_of or residual,
+            out=target,
+            extra=gelu_keep,
+        )
+        if split:
+            column_sum.total(plan, target, out, add=add)
+
+    plan.ask(question, multiply)
 
 
 def fitting(
@@ -111,11 +126,23 @@ def own_constants(variant: str, units: MatrixUnits) -> dict[str, Constant]:
     return {"SIDE": units.side, "LANES": units.lanes} if variant == "matmul_units" else {}
 
 
-def tiling(
+def candidates(
+    tuning: Tuning, size: tuple[int, int, int], fits: dict[str, bool], *, in_parts: bool
+) -> tuple[Choice, ...]:
+    """All ways to make a product that are worth a try: the best variant in its best tiling first."""
+    return tuple(
+        Choice(variant, {"TILE_N": tile_n, "PART": part})
+        for variant in tuning.variants("matmul", fits)
+        for tile_n, part in tilings(variant, size, tuning.units, in_parts=in_parts)
+    )
+
+
+def tilings(
     variant: str, size: tuple[int, int, int], units: MatrixUnits, *, in_parts: bool
-) -> tuple[int, int]:
-    """(width of tiles, columns of op(a) that a workgroup sums up) with which a large GPU is done first; with
-    `in_parts`, the sums over K may be made in parts.
+) -> list[tuple[int, int]]:
+    """(width of tiles, columns of op(a) that a workgroup sums up): that with which a large GPU should be done
+    first, then others. With `in_parts`, the sums over K may be made in parts: for each width in the best
+    number of them, in half and twice as many, and in one.
     """
     M, N, K = size
     most = 1
@@ -130,11 +157,15 @@ def tiling(
         columns, rows, _ = grid(variant, M, N, units, tile_n)
         rounds = -(-columns * rows * parts // PROCESSORS)
         total = IN_PARTS[variant] * (columns * rows * parts + 100) if parts > 1 else 0
-        return (rounds * K / parts + total) * tile_n * WIDTHS[tile_n]
+        return (rounds * K / parts + total) * tile_n * widths[tile_n]
 
-    widths = list(WIDTHS) if variant == "matmul_tiled" else [128]
-    tile_n, parts = min(((width, n) for width in widths for n in range(1, most + 1)), key=cost)
-    return tile_n, round_up(-(-K // parts), 32) if parts > 1 else K
+    widths = WIDTHS.get(variant, {128: 1.0})
+    found: list[tuple[int, int]] = []
+    for width in widths:
+        _, best = min(((width, n) for n in range(1, most + 1)), key=cost)
+        found += [(width, n) for n in sorted({1, best // 2, best, 2 * best}) if 1 <= n <= most]
+    parts = [(width, round_up(-(-K // n), 32) if n > 1 else K) for width, n in sorted(found, key=cost)]
+    return list(dict.fromkeys(parts))
 
 
 def grid(variant: str, M: int, N: int, units: MatrixUnits, tile_n: int = 128) -> Grid:

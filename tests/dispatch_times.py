@@ -1,0 +1,45 @@
+"""What `Executable.times` has to be on every device, natively and in the page."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+from trainer.devices import Device
+from trainer.kernels import Tuning
+from trainer.ops.matmul import matmul
+from trainer.ops.random import fill
+from trainer.plan import Plan
+
+SIZE = 192  # M = N = K of a product that takes a thousand times as long as setting 64 numbers does
+REPEATS = 16
+
+
+async def check_times(device: Device) -> None:
+    """A second for each dispatch, in their order, of one launch, and no more of them than have passed."""
+    plan = Plan(Tuning(pinned={"matmul": "matmul"}))
+    a, b, out = (plan.tensor(name, (SIZE, SIZE), role="state") for name in ("a", "b", "out"))
+    few = plan.tensor("few", (64,), role="state")
+    with plan.program("mixed"):
+        fill(plan, few, 1.0)
+        matmul(plan, a, b, out, (SIZE, SIZE, SIZE), add=True)
+        fill(plan, few, 2.0)
+    with plan.program("ones"):
+        fill(plan, a, 1.0)
+        fill(plan, b, 1.0)
+    plan.finish()
+    executable = await device.compile(plan)
+    executable.run(["ones"])
+    await executable.finish()
+    began = time.perf_counter()
+    rounds = [await executable.times("mixed", REPEATS) for _ in range(3)]
+    passed = (time.perf_counter() - began) / len(rounds) / REPEATS
+    first, product, last = (median(column) for column in zip(*rounds, strict=True))
+    assert min(first, last) >= 0
+    assert product > 3 * max(first, last)
+    assert passed / 10 < product < 1.5 * passed  # the wall clock saw the same work, and all around it
+    assert (await executable.read(few)).cast("f")[0] == 2.0
+    assert (await executable.read(out)).cast("f")[
+        0
+    ] == 3 * REPEATS * SIZE  # as often as it was to be launched
+    executable.close()
