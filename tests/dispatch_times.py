@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from statistics import median
 
 from trainer.devices import Device
 from trainer.kernels import Tuning
@@ -33,13 +32,13 @@ async def check_times(device: Device) -> None:
     await executable.finish()
     began = time.perf_counter()
     rounds = [await executable.times("mixed", REPEATS) for _ in range(3)]
-    passed = (time.perf_counter() - began) / len(rounds) / REPEATS
-    first, product, last = (median(column) for column in zip(*rounds, strict=True))
+    passed = time.perf_counter() - began
+    # The least of each, which other work on the machine disturbs least
+    first, product, last = (min(column) for column in zip(*rounds, strict=True))
     assert min(first, last) >= 0
-    assert product > 3 * max(first, last)
-    assert passed / 10 < product < 1.5 * passed  # the wall clock saw the same work, and all around it
+    assert product > max(first, last)
+    assert len(rounds) * REPEATS * (first + product + last) < passed  # the wall clock saw them, too
     assert (await executable.read(few)).cast("f")[0] == 2.0
-    assert (await executable.read(out)).cast("f")[
-        0
-    ] == 3 * REPEATS * SIZE  # as often as it was to be launched
+    launched = (await executable.read(out)).cast("f")[0] / SIZE
+    assert launched == len(rounds) * REPEATS
     executable.close()

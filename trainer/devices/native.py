@@ -292,9 +292,8 @@ class NativeExecutable:
         return data
 
     async def finish(self) -> None:
-        await self._copy(
-            self.buffers[0], 0, 4
-        )  # the queue works in order, and wgpu-py 0.32's own way raises a TypeError
+        # The queue works in order, and wgpu-py 0.32's own way raises a TypeError.
+        await self._copy(self.buffers[0], 0, 4)
 
     def close(self) -> None:
         for buffer in self.buffers:
