@@ -15,8 +15,7 @@
 @group(0) @binding(5) var<storage, read> kept: array<vec2<f32>>;  // the statistics, read again
 @group(0) @binding(6) var<storage, read> dout: array<dout_type>;
 @group(0) @binding(7) var<storage, read_write> dx: array<dx_type>;
-@group(0) @binding(8) var<storage, read_write> dweight: array<f32>;  // [ceil(N / ROWS), C]
-@group(0) @binding(9) var<storage, read_write> dbias: array<f32>;  // [ceil(N / ROWS), C]
+@group(0) @binding(8) var<storage, read_write> sums: array<f32>;  // [p · STRIDE + c], dbias's from BIAS on
 
 const EPSILON = 1e-5;
 
@@ -72,22 +71,25 @@ fn backward(@builtin(global_invocation_id) id: vec3<u32>) {
   }
 }
 
-// Sums over ROWS rows each; one thread a column and part.
-// Constants: N C ROWS
+// Sums over ROWS rows each; one thread a column and part. Columns C .. WIDTH-1 lie between this vector and the
+// next: they become 0.
+// Constants: N C ROWS STRIDE WIDTH BIAS
 @compute @workgroup_size(64)
 fn backward_parameters(@builtin(global_invocation_id) id: vec3<u32>) {
   let c = id.x;
   let part = id.y;
-  if (c >= C) {
+  if (c >= WIDTH) {
     return;
   }
   var sum_weight = 0.0;
   var sum_bias = 0.0;
-  for (var n = part * ROWS; n < min((part + 1u) * ROWS, N); n++) {
-    let d = f32(dout[n * C + c]);
-    sum_weight += d * (x[n * C + c] - kept[n].x) * kept[n].y;
-    sum_bias += d;
+  if (c < C) {
+    for (var n = part * ROWS; n < min((part + 1u) * ROWS, N); n++) {
+      let d = f32(dout[n * C + c]);
+      sum_weight += d * (x[n * C + c] - kept[n].x) * kept[n].y;
+      sum_bias += d;
+    }
   }
-  dweight[part * C + c] = sum_weight;
-  dbias[part * C + c] = sum_bias;
+  sums[part * STRIDE + c] = sum_weight;
+  sums[part * STRIDE + BIAS + c] = sum_bias;
 }

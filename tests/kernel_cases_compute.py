@@ -183,27 +183,29 @@ for _N, _C in ((1, 1), (3, 5), (65, 48), (130, 67), (7, 384), (2, 768), (5, 1031
             half=["dout", "dx"],
         )
     _parts, _each = column_sum.parts(_N)
-    case(
-        "layernorm.backward_parameters",
-        f"{_N}x{_C}",
-        (-(-_C // 64), _parts, 1),
-        {"N": _N, "C": _C, "ROWS": _each},
-        {"x": _x, "kept": _kept, "dout": _dout},
-        {"dweight": poisoned(_parts * _C), "dbias": poisoned(_parts * _C)},
-        half=["dout"],
-    )
+    for _width, _apart, _stride in ((_C, _C, 2 * _C), (_C + 5, _C + 70, 2 * _C + 100)):
+        case(
+            "layernorm.backward_parameters",
+            f"{_N}x{_C}-{_stride}",
+            (-(-_width // 64), _parts, 1),
+            {"N": _N, "C": _C, "ROWS": _each, "STRIDE": _stride, "WIDTH": _width, "BIAS": _apart},
+            {"x": _x, "kept": _kept, "dout": _dout},
+            {"sums": poisoned((_parts - 1) * _stride + _apart + _width)},
+            half=["dout"],
+        )
 
 for _N, _C in ((1, 1), (7, 65), (130, 48), (2111, 67), (9, 2304)):
     _parts, _each = column_sum.parts(_N)
-    case(
-        "column_sum.partial",
-        f"{_N}x{_C}",
-        (-(-_C // 64), _parts, 1),
-        {"N": _N, "C": _C, "ROWS": _each},
-        {"x": normal(_N, _C)},
-        {"sums": poisoned(_parts * _C)},
-        half=["x"],
-    )
+    for _width, _stride in ((_C, _C), (_C + 5, _C + 70)):
+        case(
+            "column_sum.partial",
+            f"{_N}x{_C}-{_stride}",
+            (-(-_width // 64), _parts, 1),
+            {"N": _N, "C": _C, "ROWS": _each, "STRIDE": _stride, "WIDTH": _width},
+            {"x": normal(_N, _C)},
+            {"sums": poisoned((_parts - 1) * _stride + _width)},
+            half=["x"],
+        )
     for _add in (False, True):
         case(
             "column_sum.total",

@@ -21,7 +21,7 @@ from trainer.ops.cross_entropy import head_loss
 from trainer.ops.embedding import embedding as embed
 from trainer.ops.layernorm import layernorm
 from trainer.ops.matmul import feed_forward, linear
-from trainer.plan import Plan, Tape, Tensor
+from trainer.plan import SPACING, Plan, Tape, Tensor
 from trainer.runtime import Runtime
 
 Shapes = dict[str, tuple[int, ...]]
@@ -39,9 +39,16 @@ def build_op(
     """A plan whose program computes `op` and, in training, the gradients of its inputs from `dout`."""
     plan = Plan()
     inputs = {name: plan.tensor(name, shape, role="parameter") for name, shape in shapes.items()}
-    gradients = {name: plan.tensor(f"d{name}", shape, role="gradient") for name, shape in shapes.items()}
+    vectors = [name for name, shape in shapes.items() if len(shape) == 1]
+    arena = plan.tensor("vectors", (SPACING * max(1, len(vectors)),), role="gradient")
+    gradients = {
+        name: arena.view(f"d{name}", SPACING * vectors.index(name), shape)
+        if name in vectors
+        else plan.tensor(f"d{name}", shape, role="gradient")
+        for name, shape in shapes.items()
+    }
     with plan.program("op"):
-        tape = Tape(plan, training=training)
+        tape = Tape(plan, training=training, vectors=[arena])
         for name, tensor in inputs.items():
             if name != shared:
                 tape.known(tensor, gradients[name])

@@ -24,7 +24,7 @@ from trainer.generate import generate
 from trainer.gpt2_format import EMBEDDING
 from trainer.kernels import GPU_VARIANTS, Tuning
 from trainer.model import Model, Training, build
-from trainer.ops import cross_entropy, embedding, random
+from trainer.ops import column_sum, cross_entropy, embedding, random
 from trainer.plan import Tensor
 from trainer.runtime import Runtime, floats, ints, pack_floats, pack_ints
 from trainer.schedule import schedule
@@ -310,6 +310,7 @@ def test_what_large_models_split_is_the_same_in_parts(name: str, monkeypatch: py
     V, C, T = 128, saved().model.width, saved().model.context  # V: rows of the table, padded
     limit = 4 * 64 * V  # bytes: 64 rows of logits
     monkeypatch.setattr(plan, "MAX_BINDING", limit)  # no dispatch binds more; the optimiser goes by pieces
+    monkeypatch.setattr(column_sum, "MAX_BINDING", limit)  # gradients of vectors are summed up in stretches
     monkeypatch.setattr(cross_entropy, "MAX_BINDING", limit)  # the head takes 64 rows at a time
     monkeypatch.setattr(embedding, "MAX_BINDING", 4 * 64 * C)  # the table comes in two parts
     monkeypatch.setattr(model_module, "MAX_BUFFER", limit * 3 // 2)  # parameters lie in several buffers
@@ -322,6 +323,8 @@ def test_what_large_models_split_is_the_same_in_parts(name: str, monkeypatch: py
     assert (64, V) in shapes, "the head does not take 64 rows at a time"
     assert (64, C) in shapes, "the table is in one part"
     assert len(split.training.dataset) > 1
+    totals = [d for d in split.plan.programs["micro"].dispatches if d.kernel == "column_sum.total"]
+    assert len(totals) > 1, "the vectors' gradients are in one stretch"
     updates = [d for d in split.plan.programs["update"].dispatches if d.kernel == "adamw.update"]
     segments = {t for t in split.plan.tensors.values() if t.role == "parameter"}
     assert len(updates) > len(segments) > 2, "the optimiser does not go by pieces"

@@ -25,7 +25,7 @@ from trainer.config import ModelConfig, TrainConfig
 from trainer.errors import DeviceError
 from trainer.gpt2_format import EMBEDDING, parameter_shapes
 from trainer.kernels import HALF, Tuning
-from trainer.ops import random, sampling
+from trainer.ops import column_sum, random, sampling
 from trainer.ops.adamw import FIRST_LOSS_SCALE, Piece, StepState, adamw
 from trainer.ops.attention import attention, attention_one
 from trainer.ops.cast import cast
@@ -34,7 +34,7 @@ from trainer.ops.embedding import embedding, embedding_one
 from trainer.ops.layernorm import layernorm
 from trainer.ops.matmul import feed_forward, linear
 from trainer.ops.sampling import Sampler
-from trainer.plan import ALIGNMENT, ITEM_SIZE, MAX_BUFFER, Plan, Tape, Tensor, binding_pieces, round_up
+from trainer.plan import MAX_BUFFER, SPACING, Plan, Tape, Tensor, binding_pieces, round_up
 
 RING = 256  # steps whose losses the GPU keeps until they are read
 ARENAS = ("parameter", "gradient", "mean", "variance")
@@ -231,12 +231,18 @@ class _Builder:
         ]
         rows = train.batch * T
         scale = 1 / (rows * train.accumulate)
+        vectors = {name: t for name, t in self.tables["gradient"].items() if len(t.shape) == 1}
         for name, accumulate in (("micro", False), ("micro_add", True)):
             if accumulate and train.accumulate == 1:
                 continue
             with plan.program(name):
-                dtype = "f16" if self.loss_scale else "f32"
-                tape = Tape(plan, training=True, accumulate=accumulate, dtype=dtype)
+                tape = Tape(
+                    plan,
+                    training=True,
+                    accumulate=accumulate,
+                    dtype="f16" if self.loss_scale else "f32",
+                    vectors=column_sum.stretches(vectors, rows),
+                )
                 for role in ("parameter", "copy"):
                     for parameter, tensor in self.tables.get(role, {}).items():
                         tape.known(tensor, self.tables["gradient"][parameter])
@@ -337,9 +343,8 @@ class _Arena:
         groups: list[list[str]] = []
         sizes: list[int] = []
         starts: dict[str, int] = {}
-        align = ALIGNMENT // ITEM_SIZE["f16"]  # where a binding may start in any dtype
         for name, shape in layout.items():
-            size = round_up(Tensor(name, shape).size, align)
+            size = round_up(Tensor(name, shape).size, SPACING)
             decay = len(shape) > 1
             if not groups or self.decays[-1] != decay or 4 * (sizes[-1] + size) > MAX_BUFFER:
                 groups.append([])

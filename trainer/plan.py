@@ -17,7 +17,7 @@ Autodiff happens while the plan is built: every op appends its forward dispatche
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -32,6 +32,7 @@ MAX_GRID = 65_535  # workgroups along one dimension
 MAX_BINDINGS = 8  # storage buffers of one dispatch
 
 ITEM_SIZE = {"f32": 4, "f16": 2, "u32": 4}  # bytes of an element
+SPACING = ALIGNMENT // ITEM_SIZE["f16"]  # elements; where a binding may start in any dtype
 
 Grid = tuple[int, int, int]
 Run = Callable[["Plan", Choice], None]  # appends the dispatches of a way to run an op
@@ -71,6 +72,11 @@ class Tensor:
     def root(self) -> Tensor:
         """The tensor that owns the memory."""
         return self.base or self
+
+    def holds(self, other: Tensor) -> bool:
+        """Whether `other` is a part of this one's memory."""
+        start = other.offset - self.offset
+        return other.root is self.root and 0 <= start <= self.size - other.size
 
     def rows(self, start: int, stop: int) -> Tensor:
         """A view of `self[start:stop]`. It can be bound if it starts at a multiple of 256 bytes."""
@@ -301,15 +307,27 @@ class Tape:
     """Remembers, while a program's forward part is built, how to build its backward part.
 
     `accumulate` says that parameter gradients are added to what earlier micro-batches left. `dtype` is what
-    ops store activations and their gradients as, all but the residual stream.
+    ops store activations and their gradients as, all but the residual stream. `vectors` are the stretches of
+    memory that hold gradients of vectors and nothing else (see ops/column_sum.py).
     """
 
-    def __init__(self, plan: Plan, *, training: bool, accumulate: bool = False, dtype: str = "f32") -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        training: bool,
+        accumulate: bool = False,
+        dtype: str = "f32",
+        vectors: Iterable[Tensor] = (),
+    ) -> None:
         self.plan = plan
         self.training = training
         self.accumulate = accumulate
         self.dtype = dtype
+        self.vectors = tuple(vectors)
+        self.partial_sums: dict[Tensor, Tensor] = {}  # of each stretch (S): (parts, S)
         self._steps: list[Callable[[], None]] = []
+        self._endings: list[Callable[[], None]] = []
         self._gradients: dict[Tensor, Tensor] = {}
         self._written: set[Tensor] = set()
 
@@ -322,6 +340,12 @@ class Tape:
         """Append every op's backward dispatches, the last op's first."""
         for step in reversed(self._steps):
             step()
+        for ending in self._endings:
+            ending()
+
+    def at_end(self, ending: Callable[[], None]) -> None:
+        """Leave a function that appends dispatches behind those of all ops."""
+        self._endings.append(ending)
 
     def known(self, tensor: Tensor, gradient: Tensor) -> None:
         """Tell where the gradient of `tensor` is (or, for a parameter, where it goes)."""

@@ -1,29 +1,89 @@
-"""Sums over rows, in two stages of fixed order."""
+"""Sums over rows in two stages of fixed order: what the gradients of biases and of LayerNorm's vectors are.
+
+The first stage leaves a row of partial sums for each part of the rows, the second adds these up. The vectors'
+gradients lie side by side in their arena, and their partial sums in the same order, as columns of one tensor:
+the second stage of all of them is one dispatch, at the end of the backward pass.
+"""
 
 from __future__ import annotations
 
-from trainer.plan import Plan, Tensor
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from trainer.plan import MAX_BINDING, SPACING, Plan, Tape, Tensor, round_up
+
+MAX_PARTS = 256
 
 
 def parts(rows: int) -> tuple[int, int]:
     """How many parts the rows are split into for the first stage, and the rows of each part."""
-    each = max(8, -(-rows // 256))
+    each = max(8, -(-rows // MAX_PARTS))
     return -(-rows // each), each
 
 
-def column_sum(plan: Plan, x: Tensor, out: Tensor, *, add: bool) -> None:
-    """out (C) = [out +] Σ_n x (N, C)."""
+def stretches(gradients: Mapping[str, Tensor], rows: int) -> list[Tensor]:
+    """The memory of the gradients of vectors, neighbours in an arena, in as few pieces as a binding can hold
+    the partial sums of. Vectors of one module, as LayerNorm's two, stay together: one dispatch writes both.
+    """
+    most = MAX_BINDING // (4 * parts(rows)[0])
+    groups: list[list[Tensor]] = []
+    for _, names in groupby(gradients, lambda name: name.rpartition(".")[0]):
+        module = [gradients[name] for name in names]
+        fits = groups and groups[-1][0].root is module[0].root and _span([*groups[-1], *module]) <= most
+        if not fits:
+            groups.append([])
+        groups[-1] += module
+    return [group[0].view(f"{group[0].name} and on", 0, (_span(group),)) for group in groups]
+
+
+def _span(tensors: list[Tensor]) -> int:
+    """Elements from the first of some neighbours to what follows the last."""
+    return tensors[-1].offset + round_up(tensors[-1].size, SPACING) - tensors[0].offset
+
+
+@dataclass(frozen=True)
+class Partials:
+    """Where the first stage writes its sums for a vector (C)."""
+
+    sums: Tensor  # from the first one on
+    stride: int  # elements from the sums of a part to those of the next
+    width: int  # C and what pads it in the arena, where the sums are 0
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """What the kernels of the first stage are told of it."""
+        return {"STRIDE": self.stride, "WIDTH": self.width}
+
+
+def partials(tape: Tape, parameter: Tensor, rows: int) -> Partials:
+    """Where the partial sums of a vector's gradient go: their second stage is appended at the end of the
+    backward pass, once for all that share a stretch.
+    """
+    gradient, add = tape.target(parameter)
+    assert add == tape.accumulate, "a vector is used once in a micro-batch"
+    stretch = next((s for s in tape.vectors if s.holds(gradient)), gradient)
+    if stretch not in tape.partial_sums:
+        sums = tape.plan.activation("partial_sums", (parts(rows)[0], stretch.size))
+        tape.partial_sums[stretch] = sums
+        tape.at_end(lambda: total(tape.plan, sums, stretch, add=add))
+    start = gradient.offset - stretch.offset
+    width = min(round_up(gradient.size, SPACING), stretch.size - start)
+    return Partials(tape.partial_sums[stretch].tail(start), stretch.size, width)
+
+
+def column_sum(tape: Tape, x: Tensor, parameter: Tensor) -> None:
+    """The gradient of `parameter` (C) = Σ_n x (N, C)."""
     N, C = x.shape
     P, each = parts(N)
-    sums = plan.activation("column_sums", (P, C))
-    plan.dispatch(
+    to = partials(tape, parameter, N)
+    tape.plan.dispatch(
         "column_sum.partial",
-        grid=(-(-C // 64), P, 1),
-        constants={"N": N, "C": C, "ROWS": each},
+        grid=(-(-to.width // 64), P, 1),
+        constants={"N": N, "C": C, "ROWS": each, **to.constants},
         x=x,
-        sums=sums,
+        sums=to.sums,
     )
-    total(plan, sums, out, add=add)
 
 
 def total(plan: Plan, sums: Tensor, out: Tensor, *, add: bool) -> None:

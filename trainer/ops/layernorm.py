@@ -34,21 +34,23 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
     def backward() -> None:
         dout = tape.gradient(out)
         P, each = column_sum.parts(N)
-        sums_weight = plan.activation("dweight_sums", (P, C))
-        sums_bias = plan.activation("dbias_sums", (P, C))
+        of_weight, of_bias = (column_sum.partials(tape, parameter, N) for parameter in (weight, bias))
+        assert of_weight.sums.root is of_bias.sums.root, "one binding holds both"
         plan.dispatch(
             "layernorm.backward_parameters",
-            grid=(-(-C // 64), P, 1),
-            constants={"N": N, "C": C, "ROWS": each},
+            grid=(-(-of_weight.width // 64), P, 1),
+            constants={
+                "N": N,
+                "C": C,
+                "ROWS": each,
+                "BIAS": of_bias.sums.offset - of_weight.sums.offset,
+                **of_weight.constants,
+            },
             x=x,
             kept=statistics,
             dout=dout,
-            dweight=sums_weight,
-            dbias=sums_bias,
+            sums=of_weight.sums,
         )
-        for sums, parameter in ((sums_weight, weight), (sums_bias, bias)):
-            gradient, add = tape.target(parameter)
-            column_sum.total(plan, sums, gradient, add=add)
         dx, add = tape.target(x)
 
         def backward_x(plan: Plan, choice: Choice) -> None:

@@ -246,5 +246,4 @@ def _linear_backward(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor, dout: 
     M = weight.shape[1]
     dweight, add = tape.target(weight)
     matmul(tape.plan, x, dout, dweight, (K, M, N), transpose_a=True, add=add)
-    dbias, add = tape.target(bias)
-    column_sum.column_sum(tape.plan, dout, dbias, add=add)
+    column_sum.column_sum(tape, dout, bias)

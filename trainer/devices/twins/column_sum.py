@@ -10,7 +10,14 @@ import numpy as np
 def partial(k: SimpleNamespace, x: np.ndarray, sums: np.ndarray) -> None:
     starts = np.arange(0, k.N, k.ROWS)
     rows = x[: k.N * k.C].reshape(k.N, k.C)
-    sums[: len(starts) * k.C] = np.add.reduceat(rows, starts, axis=0).ravel()
+    write_partials(k, sums, np.add.reduceat(rows, starts, axis=0))
+
+
+def write_partials(k: SimpleNamespace, sums: np.ndarray, values: np.ndarray, first: int = 0) -> None:
+    """Write `values` (P, C) to columns of `sums`, from `first` on, and 0 behind each row of them."""
+    padded = np.pad(values, ((0, 0), (0, k.WIDTH - k.C)))
+    for p, row in enumerate(padded):
+        sums[first + p * k.STRIDE :][: k.WIDTH] = row
 
 
 def total(k: SimpleNamespace, parts: np.ndarray, out: np.ndarray) -> None:

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from trainer.devices.twins.column_sum import write_partials
+
 EPSILON = 1e-5
 
 
@@ -50,11 +52,10 @@ def backward_parameters(
     x: np.ndarray,
     kept: np.ndarray,
     dout: np.ndarray,
-    dweight: np.ndarray,
-    dbias: np.ndarray,
+    sums: np.ndarray,
 ) -> None:
     normalized, _ = _normalized(k, x, kept)
     d = dout[: k.N * k.C].reshape(k.N, k.C)
     starts = np.arange(0, k.N, k.ROWS)
-    dweight[: len(starts) * k.C] = np.add.reduceat(d * normalized, starts, axis=0).ravel()
-    dbias[: len(starts) * k.C] = np.add.reduceat(d, starts, axis=0).ravel()
+    write_partials(k, sums, np.add.reduceat(d * normalized, starts, axis=0))
+    write_partials(k, sums, np.add.reduceat(d, starts, axis=0), k.BIAS)
