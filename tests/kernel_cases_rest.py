@@ -93,35 +93,39 @@ for _N, _groups in ((1, 1), (257, 1), (1000, 4), (70001, 128)):
             (_groups, 1, 1),
             {"N": _N, "GROUPS": _groups, "SLOT": 3},
             {"gradient": _gradient},
-            {"squares": poisoned(_groups + 3), "flaws": poisoned(_groups + 3, np.uint32)},
+            {"squares": poisoned(_groups + 3)},
         )
 
 for _slots, _flaw, _loss in ((1, 0, 2.5), (300, 0, 2.5), (300, 1, 2.5), (5, 0, np.inf), (5, 0, np.nan)):
-    _flaws = np.zeros(_slots, np.uint32)
-    _flaws[-1] = _flaw
-    for _clip, _scaling in ((0.5, False), (1e9, False), (0.5, True)):
+    # In mixed precision: a loss scale that stays, one that grows with its fourth good step, one at its least
+    for _clip, _scale, _streak in ((0.5, 0, 0), (1e9, 0, 0), (0.5, 8.0, 2), (0.5, 8.0, 3), (0.5, 1.0, 0)):
+        _squares = max(_scale, 1.0) ** 2 * normal(_slots) ** 2
+        _squares[_slots // 2] = -1 if _flaw else _squares[_slots // 2]
         case(
-            "adamw.norm_total",
-            f"{_slots}-{_flaw}-{_loss}-{_clip}" + ("-scaled" if _scaling else ""),
+            "adamw.settle",
+            f"{_slots}-{_flaw}-{_loss}-{_clip}" + (f"-{_scale}-{_streak}" if _scale else ""),
             (1, 1, 1),
-            {"SLOTS": _slots, "CLIP": _clip, "LOSS_SCALING": _scaling},
+            {"SLOTS": _slots, "CLIP": _clip, "RING": 4, "LOSS_SCALING": bool(_scale), "GROWTH": 4},
+            {"all_squares": _squares.astype(np.float32), "schedule": np.abs(normal(10, 4)) + 0.01},
             {
-                "all_squares": (16 if _scaling else 1) * normal(_slots) ** 2,
-                "all_flaws": _flaws,
-                "loss_scale": np.array([8.0], np.float32) if _scaling else None,
+                "scalars": np.array([_loss, *poisoned(6)], np.float32),
+                "counters": u32(9, 7, 2, 5),
+                "ring": poisoned(16),
+                "loss_scale": np.array([_scale], np.float32) if _scale else None,
+                "streak": u32(_streak) if _scale else None,
             },
-            {"scalars": np.array([_loss, *poisoned(3)], np.float32)},
         )
 
-for _N in (1, 257, 1031):
-    for _beta1, _beta2, _decay, _copy in ((0.9, 0.95, 0.1, False), (0.9, 0.999, 0.0, True)):
+for _N, _decayed in ((1, 1), (257, 0), (1031, 300)):
+    for _beta2, _decay, _copy in ((0.95, 0.1, False), (0.999, 0.3, True)):
         case(
             "adamw.update",
             f"{_N}-{_decay}" + ("-copy" if _copy else ""),
             linear_grid(-(-_N // 256)),
             {
                 "N": _N,
-                "MEAN_RATE": 1 - _beta1,
+                "DECAYED": _decayed,
+                "MEAN_RATE": 1 - 0.9,
                 "BETA2": _beta2,
                 "VARIANCE_RATE": 1 - _beta2,
                 "EPSILON": 1e-8,
@@ -130,15 +134,13 @@ for _N in (1, 257, 1031):
             },
             {
                 "gradient": normal(_N),
-                "settled": np.array([2.0, 3.0, 1 / 3, 1.0], np.float32),
-                "schedule": np.abs(normal(5, 4)) + 0.01,
-                "counters": u32(3, 2, 1, 0),
+                "settled": np.array([2.0, 3.0, 1 / 3, 1.0, 0.3, 1.2, 1.1], np.float32),
             },
             {
                 "parameter": normal(_N),
                 "mean": normal(_N),
                 "variance": normal(_N) ** 2,
-                "copy": poisoned(_N, np.float16) if _copy else None,
+                "copy": poisoned(max(1, _decayed), np.float16) if _copy else None,
             },
         )
     case(
@@ -149,23 +151,6 @@ for _N in (1, 257, 1031):
         {"x": normal(_N)},
         {"out": poisoned(_N, np.float16)},
     )
-
-for _step, _good in ((0, 1.0), (9, 0.0)):
-    # In mixed precision: no loss scale; one that stays, grows with its fourth good step, or is at its least
-    for _scale, _streak in ((None, None), (256.0, 2), (256.0, 3), (1.0, 0)):
-        case(
-            "adamw.finish",
-            f"{_step}" + (f"-{_scale}-{_streak}" if _scale else ""),
-            (1, 1, 1),
-            {"RING": 4, "LOSS_SCALING": _scale is not None, "GROWTH": 4},
-            {"scalars": np.array([2.5, 0.7, 1.0, _good], np.float32), "schedule": normal(10, 4)},
-            {
-                "counts": u32(_step, _step, 0, 5),
-                "ring": poisoned(16),
-                "next_loss_scale": np.array([_scale], np.float32) if _scale else None,
-                "streak": u32(_streak) if _streak is not None else None,
-            },
-        )
 
 
 # ---------------------------------------------------------------- random numbers and samples

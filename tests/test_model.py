@@ -327,7 +327,7 @@ def test_what_large_models_split_is_the_same_in_parts(name: str, monkeypatch: py
     assert len(totals) > 1, "the vectors' gradients are in one stretch"
     updates = [d for d in split.plan.programs["update"].dispatches if d.kernel == "adamw.update"]
     segments = {t for t in split.plan.tensors.values() if t.role == "parameter"}
-    assert len(updates) > len(segments) > 2, "the optimiser does not go by pieces"
+    assert len(updates) > len(segments) > 1, "the optimiser does not go by pieces"
 
     asyncio.run(check_training(name, "sampled"))
     asyncio.run(check_log_probabilities(name))

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import repeat
 
 from trainer.config import ModelConfig, TrainConfig
 from trainer.errors import DeviceError
@@ -117,7 +116,7 @@ class _Builder:
         self.loss_scale = plan.tensor("loss_scale", (1,), "f32", "state") if mixed else None
         self.padded_vocab = round_up(config.vocab, 64)  # rows of the table: whole vectors and tiles
         self.arenas = {role: _Arena(plan, role) for role in (ARENAS if training else ARENAS[:1])}
-        # Matrices before vectors, so that weight decay applies to whole stretches of the arena.
+        # Matrices before vectors: weight decay and f16 copies end where the vectors begin.
         shapes = parameter_shapes(config)
         names = sorted(shapes, key=lambda name: len(shapes[name]) == 1)
         self.tables: dict[str, dict[str, Tensor]] = {}
@@ -219,7 +218,7 @@ class _Builder:
         plan, T = self.plan, self.config.context
         state = StepState(
             plan.tensor("counters", (4,), "u32", "state"),
-            plan.tensor("scalars", (4,), "f32", "state"),
+            plan.tensor("scalars", (7,), "f32", "state"),
             plan.tensor("schedule", (train.steps, 4), "f32", "state"),
             plan.tensor("ring", (RING, 4), "f32", "state"),
             self.loss_scale,
@@ -272,12 +271,16 @@ class _Builder:
     def pieces(self) -> list[Piece]:
         """The arena in stretches that a binding holds."""
         pieces = []
-        for segment, decay in enumerate(self.arenas["parameter"].decays):
+        for segment, matrices in enumerate(self.arenas["parameter"].matrices):
             flat = [binding_pieces(self.arenas[role].segments[segment]) for role in ARENAS]
-            copied = "copy" in self.arenas and decay
-            copies = binding_pieces(self.arenas["copy"].segments[segment]) if copied else repeat((0, None))
-            for (_, copy), *views in zip(copies, *flat, strict=False):
-                pieces.append(Piece(*(view for _, view in views), copy=copy, decay=decay))
+            for views in zip(*flat, strict=True):
+                start, parameter = views[0]
+                decayed = max(0, min(matrices - start, parameter.size))
+                copy = None
+                if "copy" in self.arenas and decayed:
+                    copies = self.arenas["copy"].segments[segment]
+                    copy = copies.view(f"{copies.name}[flat {start}:]", start, (decayed,))
+                pieces.append(Piece(*(view for _, view in views), decayed=decayed, copy=copy))
         return pieces
 
     def evaluate(self, batch: int) -> Evaluation:
@@ -336,23 +339,24 @@ class _Arena:
         self.role = role
         self.dtype = dtype
         self.segments: list[Tensor] = []
-        self.decays: list[bool] = []  # of each segment: matrices have weight decay
+        self.matrices: list[int] = []  # elements of each segment, from the first on, that are matrices'
 
     def place(self, layout: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-        """Name → view; matrices and vectors never share a segment. All dtypes have the same segments."""
+        """Name → view; `layout` names matrices before vectors. All dtypes have the same segments."""
         groups: list[list[str]] = []
         sizes: list[int] = []
         starts: dict[str, int] = {}
         for name, shape in layout.items():
             size = round_up(Tensor(name, shape).size, SPACING)
-            decay = len(shape) > 1
-            if not groups or self.decays[-1] != decay or 4 * (sizes[-1] + size) > MAX_BUFFER:
+            if not groups or 4 * (sizes[-1] + size) > MAX_BUFFER:
                 groups.append([])
                 sizes.append(0)
-                self.decays.append(decay)
+                self.matrices.append(0)
             groups[-1].append(name)
             starts[name] = sizes[-1]
             sizes[-1] += size
+            if len(shape) > 1:
+                self.matrices[-1] = sizes[-1]
         views = {}
         for i, (names, size) in enumerate(zip(groups, sizes, strict=True)):
             segment = self.plan.tensor(f"arena.{self.role}.{i}", (size,), self.dtype, self.role)

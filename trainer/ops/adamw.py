@@ -21,14 +21,14 @@ GROWTH = 2000  # good steps in a row after which the scale is doubled: as torch.
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of the arena that one binding can hold, all of it with weight decay or all without."""
+    """A stretch of the arena that one binding can hold."""
 
     parameter: Tensor
     gradient: Tensor
     mean: Tensor
     variance: Tensor
-    copy: Tensor | None  # f16, of the parameter
-    decay: bool
+    decayed: int  # elements that have weight decay, from the first on: matrices
+    copy: Tensor | None  # f16 (decayed)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class StepState:
     """What the GPU keeps from step to step; see shaders/adamw.wgsl for the meaning of each element."""
 
     counters: Tensor  # u32 (4): step, updates applied, steps skipped, micro-batch
-    scalars: Tensor  # f32 (4): loss, gradient norm, clip scale, finite
+    scalars: Tensor  # f32 (7): loss, gradient norm, clip scale, finite, learning rate, bias corrections
     schedule: Tensor  # f32 (steps, 4): learning rate, AdamW's two bias corrections
     ring: Tensor  # f32 (RING, 4): loss, gradient norm, learning rate, skipped
     loss_scale: Tensor | None = None  # f32 (1): what gradients are multiplied by, in mixed precision
@@ -45,11 +45,9 @@ class StepState:
 
 def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainConfig) -> None:
     """Append the optimiser's step: if a gradient or the loss is not finite, only the loss scale changes."""
-    scaling = state.loss_scale is not None
     most = NORM_GROUPS_SOFTWARE if plan.tuning.software else NORM_GROUPS
     groups = [min(most, -(-piece.gradient.size // 256)) for piece in pieces]
     squares = plan.activation("squares", (sum(groups),))
-    flaws = plan.activation("flaws", (sum(groups),), "u32")
     slot = 0
     for piece, count in zip(pieces, groups, strict=True):
         plan.dispatch(
@@ -58,17 +56,25 @@ def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainCo
             constants={"N": piece.gradient.size, "GROUPS": count, "SLOT": slot},
             gradient=piece.gradient,
             squares=squares,
-            flaws=flaws,
         )
         slot += count
     plan.dispatch(
-        "adamw.norm_total",
+        "adamw.settle",
         grid=(1, 1, 1),
-        constants={"SLOTS": slot, "CLIP": config.clip, "LOSS_SCALING": scaling},
+        constants={
+            "SLOTS": slot,
+            "CLIP": config.clip,
+            "RING": state.ring.shape[0],
+            "LOSS_SCALING": state.loss_scale is not None,
+            "GROWTH": GROWTH,
+        },
         all_squares=squares,
-        all_flaws=flaws,
         scalars=state.scalars,
+        schedule=state.schedule,
+        counters=state.counters,
+        ring=state.ring,
         loss_scale=state.loss_scale,
+        streak=state.streak,
     )
     for piece in pieces:
         plan.dispatch(
@@ -76,11 +82,12 @@ def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainCo
             grid=linear_grid(-(-piece.parameter.size // 256)),
             constants={
                 "N": piece.parameter.size,
+                "DECAYED": piece.decayed,
                 "BETA2": config.beta2,
                 "MEAN_RATE": 1 - config.beta1,
                 "VARIANCE_RATE": 1 - config.beta2,
                 "EPSILON": config.epsilon,
-                "DECAY": config.weight_decay if piece.decay else 0.0,
+                "DECAY": config.weight_decay,
                 "COPY": piece.copy is not None,
             },
             gradient=piece.gradient,
@@ -88,18 +95,5 @@ def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainCo
             parameter=piece.parameter,
             mean=piece.mean,
             variance=piece.variance,
-            schedule=state.schedule,
-            counters=state.counters,
             copy=piece.copy,
         )
-    plan.dispatch(
-        "adamw.finish",
-        grid=(1, 1, 1),
-        constants={"RING": state.ring.shape[0], "LOSS_SCALING": scaling, "GROWTH": GROWTH},
-        scalars=state.scalars,
-        schedule=state.schedule,
-        counts=state.counters,
-        ring=state.ring,
-        next_loss_scale=state.loss_scale,
-        streak=state.streak,
-    )

@@ -6,5 +6,6 @@ from trainer.plan import Plan, Tensor, linear_grid
 
 
 def cast(plan: Plan, x: Tensor, out: Tensor) -> None:
-    """out = x (f32), rounded to what out stores."""
-    plan.dispatch("cast.convert", grid=linear_grid(-(-x.size // 256)), constants={"N": x.size}, x=x, out=out)
+    """out = as much of x (f32), rounded to what out stores."""
+    N = out.size
+    plan.dispatch("cast.convert", grid=linear_grid(-(-N // 256)), constants={"N": N}, x=x, out=out)
