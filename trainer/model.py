@@ -134,7 +134,11 @@ class _Builder:
 
     def init(self, seed: int) -> None:
         """GPT-2's initialisation: N(0, 0.02²), residual projections scaled by 1/sqrt(2L), biases 0."""
+        arena = self.arenas["parameter"]
         with self.plan.program("init"):
+            for segment, matrices in zip(arena.segments, arena.matrices, strict=True):
+                if matrices < segment.size:
+                    random.fill(self.plan, segment.tail(matrices), 0.0)
             for stream, (name, tensor) in enumerate(self.parameters.items()):
                 if len(tensor.shape) == 2:
                     residual = name.endswith("c_proj.weight")
@@ -142,8 +146,6 @@ class _Builder:
                     random.normal(self.plan, tensor, std=std, seed=seed, stream=stream)
                 elif name.endswith("weight"):
                     random.fill(self.plan, tensor, 1.0)
-                else:
-                    random.fill(self.plan, tensor, 0.0)
             if self.loss_scale:
                 random.fill(self.plan, self.loss_scale, FIRST_LOSS_SCALE)
 

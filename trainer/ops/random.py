@@ -20,12 +20,13 @@ def normal(plan: Plan, out: Tensor, *, std: float, seed: int, stream: int) -> No
 
 def fill(plan: Plan, out: Tensor, value: float) -> None:
     """out = value, everywhere."""
-    plan.dispatch(
-        "random.fill",
-        grid=linear_grid(-(-out.size // 64)),
-        constants={"N": out.size, "VALUE": value},
-        out=out,
-    )
+    for _, piece in binding_pieces(out):
+        plan.dispatch(
+            "random.fill",
+            grid=linear_grid(-(-piece.size // 64)),
+            constants={"N": piece.size, "VALUE": value},
+            out=piece,
+        )
 
 
 def dataset_parts(tokens: int, context: int) -> list[tuple[int, int, int]]:
