@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -131,6 +132,10 @@ def test_budget_needs_no_gpu_and_takes_the_presets_values(cli: Cli, monkeypatch:
     products = 3 * model.layers * 12 * model.width**2 + 3 * model.vocab * model.width  # in all three passes
     flops = tokens * (2 * products + 6 * model.layers * model.width * model.context)
     assert f"{flops / 1e15:.3g} PFLOP in all" in out or f"{flops / 1e12:.3g} TFLOP in all" in out
+    least = 14 * model.layers + 9  # a block is 7 ops
+    assert re.search(rf"^dispatches +1\d\d a step; .* {least} ", out, re.MULTILINE)
+    assert re.search(r"^  adamw +3 \(1\): norm_partial 1, settle 1, update 1$", out, re.MULTILINE)
+    assert "dispatches" in cli.done("budget", "--precision", "mixed")  # whose kernels need no device here
     minutes = int(flops / 1e11 // 60)
     assert f"time        0:{minutes:02}:" in out
 

@@ -1,7 +1,10 @@
-"""What a training run will take: parameters, memory, floating-point operations. Known before it starts."""
+"""What a training run will take: parameters, memory, floating-point operations, dispatches. Known before it
+starts.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from trainer.config import ModelConfig, TrainConfig
@@ -59,3 +62,30 @@ def estimate(model: Model, train: TrainConfig, *, software: bool, text_bytes: in
         total_tokens=tokens * train.steps,
         total_flops=flops * train.steps,
     )
+
+
+def dispatches(model: Model, train: TrainConfig) -> Counter[str]:
+    """Dispatches of a training step by kernel ("<op>.<entry point>")."""
+    programs = ["micro", *["micro_add"] * (train.accumulate - 1), "update"]
+    return Counter(d.kernel for name in programs for d in model.plan.programs[name].dispatches)
+
+
+def least_dispatches(model: ModelConfig, train: TrainConfig) -> dict[str, int]:
+    """What `dispatches` would be by op, were every op one launch forward and one backward.
+
+    A block is two LayerNorms, four products (with bias, GELU and residual in their epilogues) and attention;
+    around the blocks stand the embedding, a LayerNorm and the head's product. The choice of the windows, the
+    cross-entropy, whose gradient comes with it, and the optimiser are one each. Sums over rows are a part of
+    the ops that want them.
+    """
+    L = model.layers
+    each = {
+        "random": 1,
+        "embedding": 2,
+        "layernorm": 2 * (2 * L + 1),
+        "matmul": 2 * (4 * L + 1),
+        "attention": 2 * L,
+        "column_sum": 0,
+        "cross_entropy": 1,
+    }
+    return {**{op: n * train.accumulate for op, n in each.items()}, "adamw": 1}

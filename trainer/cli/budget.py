@@ -6,12 +6,12 @@ import argparse
 from dataclasses import replace
 from datetime import timedelta
 
-from trainer.budget import Budget, estimate
+from trainer.budget import Budget, dispatches, estimate, least_dispatches
 from trainer.cli.options import add_flags, given, number, whole
 from trainer.config import PRESETS, ModelConfig, TrainConfig, preset
 from trainer.errors import ConfigError
-from trainer.kernels import Tuning
-from trainer.model import build
+from trainer.kernels import HALF, NEEDS, Tuning
+from trainer.model import Model, build
 
 CHINCHILLA = 20  # tokens a parameter that make the best of a budget (Hoffmann et al., arXiv 2203.15556)
 
@@ -60,19 +60,21 @@ async def main(args: argparse.Namespace) -> int:
         )
     if args.gflops == 0:
         raise ConfigError("--gflops is 0", "give a rate above 0")
+    features = {HALF} if args.software else {HALF}.union(*(needs.features for needs in NEEDS.values()))
     built = build(
         model,
         train=train,
         tokens=args.tokens,
         evaluation_batch=train.batch,
         generate=True,
-        tuning=Tuning(software=args.software),
+        tuning=Tuning(software=args.software, features=frozenset(features)),
     )
     budget = estimate(built, train, software=args.software)
     print("\n".join(budget_lines(budget, train, args.tokens)))
     if args.gflops:
         seconds = budget.seconds(1e9 * args.gflops)
         print(f"time        {timedelta(seconds=round(seconds))} at {args.gflops:,g} GFLOP/s")
+    print("\n".join(dispatch_lines(built, train)))
     return 0
 
 
@@ -88,6 +90,20 @@ def budget_lines(budget: Budget, train: TrainConfig, dataset_tokens: int) -> lis
         f"{share:,.2f} times Chinchilla's {CHINCHILLA} a parameter",
         f"operations  {operations(budget.flops_per_step)} a step, {operations(budget.total_flops)} in all",
     ]
+
+
+def dispatch_lines(model: Model, train: TrainConfig) -> list[str]:
+    """The dispatches of a step as lines of text: each op's, in brackets the least, and by kernel."""
+    found, least = dispatches(model, train), least_dispatches(model.config, train)
+    lines = [
+        f"dispatches  {found.total():,} a step; if each op were one forward and one backward, "
+        f"{sum(least.values()):,} (in brackets):"
+    ]
+    for op, fewest in least.items():
+        kernels = {name.split(".")[1]: n for name, n in found.items() if name.split(".")[0] == op}
+        parts = ", ".join(f"{name} {n:,}" for name, n in kernels.items())
+        lines.append(f"  {op:15}{sum(kernels.values()):5,} ({fewest:,}): {parts}")
+    return lines
 
 
 def size(nbytes: float) -> str:
