@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from trainer import model as model_module
 from trainer.budget import dispatches, least_dispatches
 from trainer.config import ModelConfig, TrainConfig
+from trainer.gpt2_format import parameter_shapes
 from trainer.kernels import HALF, Tuning
 from trainer.model import build
+from trainer.ops import column_sum
+from trainer.plan import SPACING, Tensor, round_up
 
 MODEL = ModelConfig(layers=3, width=48, heads=3, context=32, vocab=300)
 
@@ -49,3 +53,37 @@ def test_dispatches_of_a_step(layers: int, precision: str, accumulate: int) -> N
     for kernel, count in dispatches(built, train).items():
         by_op[kernel.split(".")[0]] += count
     assert all(by_op[op] >= fewest for op, fewest in least.items())
+
+
+def test_vectors_are_summed_up_once_wherever_buffers_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The ends pass over all vectors in turn, also over those of a LayerNorm, which one dispatch writes."""
+    train = TrainConfig(batch=2)
+    vectors = {name: shape for name, shape in parameter_shapes(MODEL).items() if len(shape) == 1}
+    widest = max(round_up(shape[0], SPACING) for shape in vectors.values())
+    room = sum(round_up(shape[0], SPACING) for shape in vectors.values())
+
+    def totals() -> list[Tensor]:
+        built = build(MODEL, train=train, tokens=1000)
+        assert built.training is not None
+        found = [d for d in built.plan.programs["micro"].dispatches if d.kernel == "column_sum.total"]
+        outs = [dispatch.bindings["out"] for dispatch in found]
+        for name in vectors:
+            gradient = built.training.gradients[name]
+            assert sum(out.holds(gradient) for out in outs) == 1, name
+        assert sum(out.size for out in outs) == room
+        return outs
+
+    (whole,) = totals()
+    counts = set()
+    for size in range(widest, room, SPACING):
+        with monkeypatch.context() as patch:
+            patch.setattr(model_module, "MAX_BUFFER", 4 * (whole.offset + size))
+            assert len({out.root for out in totals()}) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(column_sum, "MAX_BINDING", 4 * column_sum.parts(2 * MODEL.context)[0] * size)
+            outs = totals()
+            assert max(out.size for out in outs) <= size
+            counts.add(len(outs))
+    assert {2, 3, 4} < counts

@@ -344,21 +344,24 @@ class _Arena:
         self.matrices: list[int] = []  # elements of each segment, from the first on, that are matrices'
 
     def place(self, layout: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-        """Name → view; `layout` names matrices before vectors. All dtypes have the same segments."""
+        """Name → view; `layout` names matrices before vectors, and a segment holds a module's vectors, which
+        one dispatch writes, all or none. All dtypes have the same segments.
+        """
         groups: list[list[str]] = []
         sizes: list[int] = []
         starts: dict[str, int] = {}
-        for name, shape in layout.items():
-            size = round_up(Tensor(name, shape).size, SPACING)
-            if not groups or 4 * (sizes[-1] + size) > MAX_BUFFER:
+        for module in column_sum.modules(layout):
+            rounded = {name: round_up(Tensor(name, layout[name]).size, SPACING) for name in module}
+            if not groups or 4 * (sizes[-1] + sum(rounded.values())) > MAX_BUFFER:
                 groups.append([])
                 sizes.append(0)
                 self.matrices.append(0)
-            groups[-1].append(name)
-            starts[name] = sizes[-1]
-            sizes[-1] += size
-            if len(shape) > 1:
-                self.matrices[-1] = sizes[-1]
+            for name, size in rounded.items():
+                groups[-1].append(name)
+                starts[name] = sizes[-1]
+                sizes[-1] += size
+                if len(layout[name]) > 1:
+                    self.matrices[-1] = sizes[-1]
         views = {}
         for i, (names, size) in enumerate(zip(groups, sizes, strict=True)):
             segment = self.plan.tensor(f"arena.{self.role}.{i}", (size,), self.dtype, self.role)

@@ -7,7 +7,7 @@ the second stage of all of them is one dispatch, at the end of the backward pass
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -22,13 +22,19 @@ def parts(rows: int) -> tuple[int, int]:
     return -(-rows // each), each
 
 
+def modules(names: Iterable[str]) -> Iterator[list[str]]:
+    """Names of parameters, neighbours that belong to one module together."""
+    for _, group in groupby(names, lambda name: name.rpartition(".")[0]):
+        yield list(group)
+
+
 def stretches(gradients: Mapping[str, Tensor], rows: int) -> list[Tensor]:
     """The memory of the gradients of vectors, neighbours in an arena, in as few pieces as a binding can hold
     the partial sums of. Vectors of one module, as LayerNorm's two, stay together: one dispatch writes both.
     """
     most = MAX_BINDING // (4 * parts(rows)[0])
     groups: list[list[Tensor]] = []
-    for _, names in groupby(gradients, lambda name: name.rpartition(".")[0]):
+    for names in modules(gradients):
         module = [gradients[name] for name in names]
         fits = groups and groups[-1][0].root is module[0].root and _span([*groups[-1], *module]) <= most
         if not fits:
