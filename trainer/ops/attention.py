@@ -74,6 +74,7 @@ def fitting(context: int, head_size: int, units: MatrixUnits, *, half: bool = Fa
     """
     return {
         "attention": context * (3 * head_size + 2) < LOOP_LIMIT,
+        "attention_direct": head_size % 4 == 0 and (context // 4 + 1) * (head_size // 2 + 1) < LOOP_LIMIT // 2,
         "attention_units": half and head_size % units.side == 0 and head_size <= 4 * units.side,
     }
 
@@ -88,6 +89,8 @@ def grid(variant: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
     B, T, NH = shape
     if variant == "attention":
         return -(-B * T * NH // ROWS), 1, 1
+    if variant == "attention_direct":  # a thread takes four rows
+        return -(-B * NH * -(-T // 4) // ROWS), 1, 1
     if variant == "attention_units":  # the long rows of all heads first
         return B * NH, -(-T // (4 * units.side)), 1
     return -(-T // ROWS), B * NH, 1
