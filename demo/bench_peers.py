@@ -1,10 +1,10 @@
 """How fast other trainers in the browser are on the same work: one page, one run, in turns.
 
-    make bench-peers       or, once the site is built:       python -m demo.bench_peers --out docs/data/peers.json
+    make site && python -m demo.bench_peers [--out docs/data/peers.json]        as make bench-peers does
 
-Tabula (the built page's own worker), jax-js and TensorFlow.js, both on WebGPU, train the same model on one batch
-of random tokens. First it is held that they compute the same: all begin at ln V, and after as many steps have
-come down as far. Then each is timed in turns, and the median of its turns counts.
+Tabula (the built page's worker), jax-js and TensorFlow.js, both on WebGPU, train the same model on one batch
+of random tokens, in turns; the median of the turns counts. They must compute the same: all begin at ln V, and
+have come down as far after as many steps.
 """
 
 from __future__ import annotations
@@ -187,7 +187,9 @@ def _in_turns(page: Page, workload: str, turns: int, problems: list[str]) -> dic
     return times
 
 
-OPEN = "async ([module, shape]) => void (self.running = { ...self.running, [module]: await peers[module].open(shape) })"
+OPEN = """async ([module, shape]) => {
+  self.running = { ...self.running, [module]: await peers[module].open(shape) };
+}"""
 RUN = "([module, steps]) => running[module].run(steps)"
 
 

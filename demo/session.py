@@ -38,7 +38,12 @@ class Session(TrainingCommands):
         problem = ""
         try:
             info = (await self.device()).info
-            device = {**info.summary(), "features": list(info.features), "limits": dict(info.limits)}
+            device = {
+                **info.summary(),
+                "features": list(info.features),
+                "enabled": list(info.enabled),
+                "limits": dict(info.limits),
+            }
         except DeviceError as error:
             problem = str(error)
         return {"version": __version__, "device": device, "problem": problem}

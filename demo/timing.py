@@ -1,4 +1,4 @@
-"""Whole training steps of a benchmark's workload on the page's device, as `trainer bench steps` times them."""
+"""Whole training steps of a benchmark's workload on the page's device, timed as `trainer bench` does."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ BATCHES = 3  # timed batches, of which the median counts
 
 
 async def time_steps(device: Device, workload: str, precision: str, steps: int | None) -> dict[str, Any]:
-    """Milliseconds of a step, in batches of `steps`, or of as many as take half a second; what comes of it; and
-    the losses of the first and the last step, which tell that the one batch of random tokens is being learned.
+    """Milliseconds of a step, in batches of `steps`, or of as many as take half a second; the rates that they
+    make; and the losses of the first and the last step, which tell that one batch is being learned.
 
     Raises ConfigError for an unknown workload or precision, DeviceError for what the device cannot do.
     """

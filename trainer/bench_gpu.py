@@ -319,8 +319,8 @@ async def time_waiting(device: Device, name: str, precision: str, batch: int | N
 async def open_training(
     device: Device, name: str, precision: str = "f32", batch: int | None = None, windows: int = 64
 ) -> tuple[Runtime, TrainConfig]:
-    """A workload's model at its first step, compiled, on random tokens: so many windows of them; of one window,
-    every batch is alike and soon known by heart. The first steps may compile still, and find the clocks low.
+    """A workload's model at its first step, compiled, on random tokens: `windows` of them. Of one window,
+    every batch is alike and soon known by heart.
 
     Raises ConfigError for an unknown workload, DeviceError for what the device cannot hold or compute.
     """
@@ -334,7 +334,7 @@ async def open_training(
 
 
 async def _warm(runtime: Runtime) -> None:
-    for _ in range(3):
+    for _ in range(3):  # compiles lazily, and raises the clocks
         runtime.executable.run(STEP)
     await runtime.executable.finish()
 

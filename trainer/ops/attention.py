@@ -74,7 +74,8 @@ def fitting(context: int, head_size: int, units: MatrixUnits, *, half: bool = Fa
     """
     return {
         "attention": context * (3 * head_size + 2) < LOOP_LIMIT,
-        "attention_direct": head_size % 4 == 0 and (context // 4 + 1) * (head_size // 2 + 1) < LOOP_LIMIT // 2,
+        "attention_direct": head_size % 4 == 0
+        and (context // 4 + 1) * (head_size // 2 + 1) < LOOP_LIMIT // 2,
         "attention_units": half and head_size % units.side == 0 and head_size <= 4 * units.side,
     }
 
