@@ -129,7 +129,7 @@ def measure(site: Path, workloads: Sequence[str], turns: int) -> tuple[Times, di
     with opened(site) as (page, problems):
         times = {workload: _in_turns(page, workload, turns, problems) for workload in workloads}
         version = page.evaluate("navigator.userAgent.match(/Chrome\\/([0-9.]+)/)[1]")
-        device = page.evaluate("navigator.gpu.requestAdapter().then((adapter) => adapter.info.description)")
+        device = page.evaluate(DEVICE)
     about = {
         "device": device,
         "browser": f"Chromium {version}, headless",
@@ -189,6 +189,10 @@ def _in_turns(page: Page, workload: str, turns: int, problems: list[str]) -> dic
 
 OPEN = """async ([module, shape]) => {
   self.running = { ...self.running, [module]: await peers[module].open(shape) };
+}"""
+DEVICE = """async () => {
+  const { info } = await navigator.gpu.requestAdapter();
+  return info.description || [info.vendor, info.architecture].filter(Boolean).join(" ");
 }"""
 RUN = "([module, steps]) => running[module].run(steps)"
 
