@@ -1,5 +1,5 @@
-"""What the bench of other trainers makes of its times, and that it notices one that computes something else. The
-bench itself needs their packages, which only its own command installs.
+"""What the bench of other trainers makes of its times, and that it notices one that computes something else.
+The bench itself needs their packages, which only its own command installs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The figure "steps": a training step on the reader's machine, beside recorded machines and other trainers."""
+"""The figure "steps": training steps on the reader's machine, beside recorded machines and other trainers."""
 
 from __future__ import annotations
 
