@@ -7,7 +7,7 @@ RUN := $(VENV)/$(BIN)
 NANO := runs/nano
 PORT := 8000
 
-.PHONY: help serve site nano screenshot bench-page test check format oracles clean
+.PHONY: help serve site nano screenshot bench-page bench-peers test check format oracles clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -48,6 +48,9 @@ screenshot: site ## take the README's picture anew: a run in the page
 
 bench-page: site ## measure how fast the page is, and keep the figures
 	$(RUN)/python -m demo.bench --out docs/data/page.json
+
+bench-peers: site ## time jax-js and TensorFlow.js beside the page's trainer, and keep the figures
+	$(RUN)/python -m demo.bench_peers --out docs/data/peers.json
 
 test: check node_modules/ready ## all checks and all tests, on two processes
 	$(RUN)/python -m pytest -n 2

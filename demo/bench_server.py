@@ -99,10 +99,13 @@ class Host(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(site: Path) -> Iterator[tuple[str, Tally]]:
-    """Serves `site` below PREFIX of a free port of 127.0.0.1: the address, and what has been sent."""
+def serve(site: Path, more: Mapping[str, Path] | None = None) -> Iterator[tuple[str, Tally]]:
+    """Serves `site`, and `more` files by their paths beside it, below PREFIX of a free port of 127.0.0.1: the
+    address, and what has been sent.
+    """
+    paths = {path.relative_to(site).as_posix(): path for path in site.rglob("*") if path.is_file()}
     # Compressed before the first visit, as a host keeps them.
-    files = {path.relative_to(site).as_posix(): File.read(path) for path in site.rglob("*") if path.is_file()}
+    files = {name: File.read(path) for name, path in {**paths, **(more or {})}.items()}
     tally = Tally()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Host, files=files, tally=tally))
     server.daemon_threads = True

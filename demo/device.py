@@ -34,12 +34,15 @@ class DeviceLost(DeviceError):
 
 
 class BrowserDevice:
-    """The GPU that gpu.js opened. Asks for no feature but its clock, and for no limit beyond the defaults."""
+    """The GPU that gpu.js opened: with f16 and a clock where it has them, and with no limit beyond the
+    defaults.
+    """
 
     def __init__(self, gpu: Any) -> None:
         self.gpu = gpu
         known = json.loads(gpu.describe())
-        self.info = DeviceInfo(**{**known, "features": tuple(known["features"])})
+        lists = {name: tuple(known[name]) for name in ("features", "enabled")}
+        self.info = DeviceInfo(**{**known, **lists})
 
     async def compile(
         self, plan: Plan, on_event: Reader | None = None, programs: Iterable[str] | None = None

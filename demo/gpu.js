@@ -12,6 +12,8 @@ import { CLOCK, times } from "./clock.js";
 
 const STAGING_KEPT = 1 << 20; // bytes; larger staging buffers are given back after use
 const WRITE_CHUNK = 16 << 20; // bytes of one queue.writeBuffer
+const HALF = "shader-f16"; // the feature that mixed precision takes
+const WANTED = [HALF, CLOCK]; // what a GPU is asked for, where it has it
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|software|basic render|\bwarp\b/i;
 
 /** What was wrong and what to do about it. Python makes one of the trainer's errors of it. */
@@ -27,8 +29,8 @@ export class GpuError extends Error {
 }
 
 /**
- * The best GPU there is: a fast one, any, a software renderer. It is asked for WebGPU's default limits, and for no
- * feature but its clock, so that the page plans what a native run plans.
+ * The best GPU there is: a fast one, any, a software renderer. It is asked for WebGPU's default limits, so that the page
+ * plans what a native run plans, and for what it has of f16, which mixed precision takes, and of a clock.
  * @param {(message: string) => void} onProblem  told of errors that no call of ours can throw
  * @returns {Promise<Gpu>}
  */
@@ -41,7 +43,7 @@ export async function openGpu(onProblem = console.error) {
     const adapter = await navigator.gpu.requestAdapter(options);
     if (!adapter) continue;
     try {
-      const requiredFeatures = adapter.features.has(CLOCK) ? [CLOCK] : [];
+      const requiredFeatures = WANTED.filter((name) => adapter.features.has(name));
       return new Gpu(adapter, await adapter.requestDevice({ requiredFeatures }), onProblem);
     } catch (error) {
       problem = `the GPU gives no device (${error.message})`;
@@ -68,6 +70,7 @@ function describe(adapter, device) {
     software,
     driver: parts.join(" "),
     features: [...adapter.features].sort(),
+    enabled: [HALF].filter((name) => device.features.has(name)),
     limits,
     clock: device.features.has(CLOCK),
   };
@@ -85,6 +88,10 @@ export class Gpu {
     this.compiled = new Map();
     /** @type {Kernel[]} what was asked for last */
     this.latest = [];
+    /** @type {Kernel[]} what stays compiled though no open plan uses it: the last run's */
+    this.kept = [];
+    /** @type {Set<Replay>} the open plans */
+    this.replays = new Set();
     /** @type {GpuError | null} why nothing works any more */
     this.failure = null;
     /** @type {Promise<GpuError>} */
@@ -183,6 +190,13 @@ export class Gpu {
     return made;
   }
 
+  /** Lets go of what neither an open plan nor the last run uses: a reader may try many settings. */
+  forget() {
+    const used = [...this.replays].flatMap((replay) => replay.kernels);
+    const wanted = new Set([...this.kept, ...used].map((kernel) => JSON.stringify(kernel)));
+    for (const key of this.compiled.keys()) if (!wanted.has(key)) this.compiled.delete(key);
+  }
+
   /** @param {Kernel} kernel @returns {Promise<GPUComputePipeline>} */
   async pipeline({ kernel, entry, code }) {
     // The compiler's own words are asked for below; without a scope they would count as errors of the device.
@@ -213,7 +227,10 @@ export class Replay {
   /** @param {Gpu} gpu @param {GPUBuffer[]} buffers */
   constructor(gpu, buffers) {
     this.gpu = gpu;
+    gpu.replays.add(this);
     this.buffers = buffers;
+    /** @type {Kernel[]} what its pipelines are made of */
+    this.kernels = [];
     /** @type {GPUComputePipeline[]} */
     this.pipelines = [];
     /** @type {GPUBindGroup[]} */
@@ -234,6 +251,7 @@ export class Replay {
   async compile(json, progress) {
     this.gpu.check();
     const plan = JSON.parse(json);
+    this.kernels.push(...plan.pipelines);
     this.pipelines.push(...(await this.gpu.pipelines(plan.pipelines, progress)));
     for (const { pipeline, entries } of plan.groups) {
       this.groups.push(
@@ -347,6 +365,8 @@ export class Replay {
     this.buffers = this.pipelines = this.groups = [];
     this.programs.clear();
     this.staging.clear();
+    this.gpu.replays.delete(this);
+    this.gpu.forget();
   }
 
   /** @param {number} bytes @returns {GPUBuffer} */

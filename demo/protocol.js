@@ -12,6 +12,10 @@ export const COMMANDS = {
   boot: ["base", "manifest"],
   // Measures f32 matmul for about 0.3 s. Reply: {gflops}
   measure: [],
+  // Times training steps of TINY or another of the trainer's benchmarks on one batch of random tokens, in batches
+  // of `steps`, or (null) of as many as take half a second. Reply: {workload, precision, batch, ms_per_step,
+  // tokens_per_s, gflops, steps, first_loss, last_loss}
+  bench: ["workload", "precision", "steps"],
   // sources: [{kind: "books"} | {kind: "gutenberg", name} | {kind: "text", title, text}]
   // Reply: {documents: [{title, author, bytes, words, licence, source, split}], preview: string,
   // failed: [{name, title, problem}]}; split is "training", "held-out" or, for a single text, "both".

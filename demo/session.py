@@ -21,6 +21,7 @@ from demo.measure import measure
 from demo.session_base import Message
 from demo.session_training import TrainingCommands
 from demo.store import REPORT
+from demo.timing import time_steps
 from demo.writing import Model, write
 from trainer import __version__, report
 from trainer.benchmarks import blimp
@@ -37,7 +38,12 @@ class Session(TrainingCommands):
         problem = ""
         try:
             info = (await self.device()).info
-            device = {**info.summary(), "features": list(info.features), "limits": dict(info.limits)}
+            device = {
+                **info.summary(),
+                "features": list(info.features),
+                "enabled": list(info.enabled),
+                "limits": dict(info.limits),
+            }
         except DeviceError as error:
             problem = str(error)
         return {"version": __version__, "device": device, "problem": problem}
@@ -48,6 +54,16 @@ class Session(TrainingCommands):
             if self.training:
                 await stack.enter_async_context(self.training.quiet())
             return {"gflops": await measure(device)}
+
+    async def do_bench(self, workload: str, precision: str, steps: int | None) -> Message:
+        return await self._alone(self._bench(workload, precision, steps))
+
+    async def _bench(self, workload: str, precision: str, steps: int | None) -> Message:
+        device = await self.device()
+        async with AsyncExitStack() as stack:
+            if self.training:
+                await stack.enter_async_context(self.training.quiet())
+            return await time_steps(device, workload, precision, steps)
 
     async def _at_work(self, stack: AsyncExitStack) -> Model:
         """The current model, with training held as long as `stack` is open."""

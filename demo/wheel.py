@@ -19,6 +19,7 @@ PACKAGES = ("trainer", "demo")
 # Modules of demo/ that are not for the page.
 BUILD_TIME = {
     "bench.py",
+    "bench_peers.py",
     "bench_server.py",
     "build.py",
     "bytecode.py",

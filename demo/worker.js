@@ -19,7 +19,7 @@ function post(message) {
 function crashed(error) {
   const note = `The run is safe up to step ${saved.toLocaleString("en")}.`;
   const details = String(error?.stack ?? error);
-  post({ event: "trouble", kind: "crash", title: "Python stopped", note, details });
+  post({ event: "trouble", kind: "crash", title: "Python stopped", note, details, retry: null });
 }
 
 /** @type {Promise<(json: string, zip?: Uint8Array) => void> | null} */
@@ -175,15 +175,22 @@ async function keep(name, body) {
 
 /** Compiles what the last run needed, as the next one is likely to need the same; two at a time, to leave Python room. */
 async function warm(gpu, version) {
-  const kernels = await kept(kernelsOf(version));
-  const left = (kernels ? await kernels.json() : []).values();
+  const found = await kept(kernelsOf(version));
+  const kernels = await found?.json().catch(() => null); // a write may have been cut short
+  if (!Array.isArray(kernels)) return;
+  gpu.kept = kernels.filter((kernel) => typeof kernel?.code === "string");
+  const left = gpu.kept.values();
   const lane = async () => {
     for (const kernel of left) await gpu.compile(kernel).catch(() => {}); // told of when it is used
   };
   await Promise.all([lane(), lane()]);
 }
 
-const keepKernels = (gpu, version) => keep(kernelsOf(version), JSON.stringify(gpu.latest));
+/** Keeps what a run that begins has compiled: for this visit, and for the next. */
+function keepKernels(gpu, version) {
+  gpu.kept = gpu.latest;
+  return keep(kernelsOf(version), JSON.stringify(gpu.kept));
+}
 
 // Python's fatal errors end up here, wherever they happen; the page is told once, by us.
 self.addEventListener("error", (event) => {

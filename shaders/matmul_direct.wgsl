@@ -53,7 +53,7 @@ fn store(m: u32, n: u32, value: vec4<f32>) {
   out[i] = vec4<out_type>(s);
 }
 
-@compute @workgroup_size(8, 8)
+@compute @workgroup_size(4, 4)
 fn multiply(@builtin(global_invocation_id) id: vec3<u32>) {
   let m = id.y * 8u;
   let n = id.x * 8u;

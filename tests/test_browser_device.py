@@ -67,6 +67,7 @@ def test_a_software_renderer_is_known_as_one_and_has_the_default_limits(page_dev
     info = page_device.info
     assert (info.backend, info.kind, info.software) == ("WebGPU", "CPU", True)
     assert "swiftshader" in info.name
+    assert info.enabled == (), "it has no f16"
     assert info.tuning == Tuning(software=True)
     assert info.limits["max-buffer-size"] == 256 << 20
     assert info.limits["max-storage-buffer-binding-size"] == 128 << 20

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from trainer.config import PRESETS, ModelConfig, TrainConfig
 from trainer.errors import DeviceError
-from trainer.kernels import MATRIX_UNITS, Tuning, binding_modes, needs
+from trainer.kernels import MATRIX_UNITS, MatrixUnits, Tuning, binding_modes, needs
 from trainer.model import Model, build
+from trainer.ops import attention
 from trainer.plan import (
     ALIGNMENT,
     MAX_BINDING,
@@ -181,9 +182,11 @@ def described(program: Program, plan: Plan) -> list[str]:
 
 def test_software_renderers_get_no_loop_that_they_would_cut_short() -> None:
     """Mesa's leaves a thread's loops after 65,535 iterations: see trainer.kernels.LOOP_LIMIT."""
-    assert {"attention", "cross_entropy"} <= variants_used(everything("nano", software=True))
+    assert {"attention_direct", "cross_entropy"} <= variants_used(everything("nano", software=True))
     used = variants_used(everything("gpt2", software=True))
-    assert {"attention_tiled", "cross_entropy_rows"} <= used
+    assert {"attention_direct", "cross_entropy_rows"} <= used
+    fits = attention.fitting(8192, 64, MatrixUnits())
+    assert Tuning(software=True).variants("attention", fits)[0] == "attention_tiled"
     nano = PRESETS["nano"]
     with pytest.raises(DeviceError, match="--batch"):
         build(nano.model, train=replace(nano.train, batch=1024), tokens=100_000)

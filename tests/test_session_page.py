@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from browser import WatchedPage, serve, wait_until, watched
 from page_session import QUICK, SMALL, STORY, TEXT, VOCAB
 from playwright.sync_api import Browser, Route
 
+from demo import protocol
 from demo.build import bundle_folder
 from trainer.corpus import bundled
 from trainer.gutenberg import manifest
@@ -69,12 +71,41 @@ def test_second_boot_is_from_the_snapshot_and_the_default_corpus_loads(
         loading = page.evaluate("heard('loading')")
         assert loading[-1]["done"] == loading[-1]["total"] > 5_000_000
         wait_until(page, "caches.open('tabula-boot').then((c) => c.keys()).then((k) => k.length)")
+        damaged = "fetch('bundle/manifest.json').then((r) => r.json()).then(({version}) => caches"
+        damaged += ".open('tabula-boot').then((c) => c.put(`/${version}/kernels`, new Response('[{\"ker'))))"
+        page.evaluate(damaged)
         assert ready(page, address) == first
         assert not [line for line in page.watch.console if "snapshot" in line]
         loaded = page.evaluate("send('load', {sources: [{kind: 'books'}]})")
         assert len(loaded["documents"]) == 10
         assert {entry["split"] for entry in loaded["documents"]} == {"training", "held-out"}
         page.watch.assert_clean()
+
+
+def test_steps_are_timed_while_one_batch_is_learned(chromium: Browser, address: str) -> None:
+    with watched(chromium) as page:
+        ready(page, address)
+        timed = page.evaluate("send('bench', {workload: 'TINY', precision: 'f32', steps: 2})")
+        assert timed["first_loss"] == pytest.approx(math.log(512), rel=0.02)
+        assert 0 < timed["last_loss"] < timed["first_loss"] - 0.02
+        assert (timed["batch"], timed["steps"]) == (8, 3)
+        assert timed["tokens_per_s"] == pytest.approx(8 * 64 * 1000 / timed["ms_per_step"])
+        refused = "(fields) => send('bench', {steps: 1, ...fields}).catch((error) => error.message)"
+        for fields, says in (
+            ({"workload": "VAST", "precision": "f32"}, "VAST"),
+            ({"workload": "TINY", "precision": "mixed"}, "shader-f16"),
+        ):
+            assert says in page.evaluate(refused, fields)
+
+
+def test_a_crash_of_python_is_told_with_all_fields(chromium: Browser, address: str) -> None:
+    with watched(chromium) as page:
+        ready(page, address)
+        page.workers[0].evaluate("() => void self.dispatchEvent(new ErrorEvent('error', {message: 'gone'}))")
+        wait_until(page, "heard('trouble').length")
+        (told,) = page.evaluate("heard('trouble')")
+        assert set(told) == {"event", *protocol.EVENTS["trouble"]}
+        assert (told["kind"], told["retry"], told["details"]) == ("crash", None, "gone")
 
 
 def test_training_survives_a_reload_and_equals_the_uninterrupted_run(chromium: Browser, address: str) -> None:

@@ -20,6 +20,8 @@ from trainer.model import build
 
 pytest_plugins = ("browser", "ui_page")
 
+SLIDERS = ("temperature", "top_k", "top_p", "tokens")
+
 
 def test_a_reader_goes_through_all_six_stages(chromium: Browser, site: str) -> None:
     with demo(chromium, site) as page:
@@ -283,6 +285,28 @@ def test_a_link_brings_settings(chromium: Browser, site: str) -> None:
             expect(other.locator(f'[data-field="{name}"]')).to_have_value(value)
 
 
+def test_mixed_precision_is_offered_where_the_gpu_has_16_bit_numbers(chromium: Browser, site: str) -> None:
+    with demo(chromium, site, features=("shader-f16",)) as page:
+        page.get_by_text("Advanced", exact=True).click()
+        precision = page.get_by_label("Precision")
+        expect(precision).to_have_value("f32")
+        expect(page.locator('[data-t="precision"]')).to_contain_text("keeps weights and sums in 32")
+        precision.select_option("mixed")
+        page.get_by_role("button", name="Runs").click()
+        page.get_by_role("button", name="Share settings").click()
+        (link,) = re.findall(r"http\S+", page.locator('[data-t="share-note"]').inner_text())
+        page.goto(link)
+        page.reload()
+        page.get_by_text("Advanced", exact=True).click()
+        expect(precision).to_have_value("mixed")
+    with demo(chromium, site) as page:
+        page.goto(link)
+        page.get_by_text("Advanced", exact=True).click()
+        expect(page.get_by_label("Precision")).to_be_disabled()
+        expect(page.get_by_label("Precision")).to_have_value("f32")
+        expect(page.locator('[data-t="precision"]')).to_contain_text("this GPU does not offer")
+
+
 def test_the_screen_stays_on_while_it_trains_if_wanted(chromium: Browser, site: str) -> None:
     with demo(chromium, site, "pace=100", gpu="software") as page:
         page.evaluate(WAKE_LOCKS)
@@ -377,4 +401,6 @@ def test_no_width_scrolls_sideways_and_targets_are_large_enough(
                     page.locator('[data-t="out"] .tok').nth(3).click()
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, stage
                 assert small_targets(page, 24) == [], stage
+                if width == 375:
+                    assert [low for low in small_targets(page, 40) if low.startswith(SLIDERS)] == [], stage
                 shot(page, f"{stage}-{width}-{scheme}")

@@ -64,15 +64,17 @@ def demo(
     worker: str = "",
     *,
     gpu: str = "adapter",
+    features: tuple[str, ...] = (),
     scheme: str = "default",
     hangs: str = "",
     **options: Any,
 ) -> Iterator[WatchedPage]:
     """The page, ready: `gpu` is adapter, software, none (no adapter) or missing (no WebGPU); requests that
-    match `hangs` are never answered.
+    match `hangs` are never answered. `features` are the adapter's.
     """
     info = {"adapter": "{vendor: 'apple', architecture: 'm1'}", "software": "{architecture: 'swiftshader'}"}
-    adapter = f"{{info: {info[gpu]}}}" if gpu in info else "null"
+    given = f"features: new Set({json.dumps(features)})"
+    adapter = f"{{info: {info[gpu]}, {given}}}" if gpu in info else "null"
     value = "undefined" if gpu == "missing" else f"{{requestAdapter: async () => ({adapter})}}"
     options = {"viewport": {"width": 1440, "height": 1000}, "reduced_motion": "reduce", **options}
     with watched(browser, **options) as page:
@@ -117,10 +119,11 @@ def serious(page: Page) -> list[str]:
 def small_targets(page: Page, least: int) -> list[str]:
     """Buttons that are too low to hit. Tokens are words in running text, which WCAG 2.5.8 leaves out."""
     return page.evaluate(
-        """(least) => [...document.querySelectorAll("tabula-demo :is(button, summary, .seg label)")]
+        """(least) => [...document.querySelectorAll("tabula-demo :is(button, summary, label, .knob input)")]
+            .filter((b) => !b.matches("label") || b.closest(".seg"))
             .filter((b) => b.offsetParent && !b.matches(".tok"))
             .filter((b) => b.getBoundingClientRect().height < least - 0.5)
-            .map((b) => `${b.textContent.trim()} ${b.getBoundingClientRect().height}`)""",
+            .map((b) => `${b.textContent.trim() || b.dataset.knob} ${b.getBoundingClientRect().height}`)""",
         least,
     )
 

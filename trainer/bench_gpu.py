@@ -249,7 +249,8 @@ def workload(name: str) -> tuple[ModelConfig, TrainConfig]:
 
 async def time_steps(device: Device, name: str, precision: str, batch: int | None, steps: int) -> Record:
     """Whole training steps of a workload on random tokens: milliseconds, and the share that Python takes."""
-    runtime, train = await _training(device, name, precision, batch)
+    runtime, train = await open_training(device, name, precision, batch)
+    await _warm(runtime)
     built = runtime.model
     budget = estimate(built, train, software=device.info.software)
     encoding, began = 0.0, time.perf_counter()
@@ -286,7 +287,8 @@ async def time_steps(device: Device, name: str, precision: str, batch: int | Non
 
 async def time_waiting(device: Device, name: str, precision: str, batch: int | None, steps: int) -> Record:
     """What reading the loss after every step costs: milliseconds of such steps, and of steps sent ahead."""
-    runtime, train = await _training(device, name, precision, batch)
+    runtime, train = await open_training(device, name, precision, batch)
+    await _warm(runtime)
     training = runtime.model.training
     assert training is not None
 
@@ -314,20 +316,27 @@ async def time_waiting(device: Device, name: str, precision: str, batch: int | N
     }
 
 
-async def _training(
-    device: Device, name: str, precision: str, batch: int | None
+async def open_training(
+    device: Device, name: str, precision: str = "f32", batch: int | None = None, windows: int = 64
 ) -> tuple[Runtime, TrainConfig]:
-    """A workload's model on random tokens, compiled, with its first steps behind it."""
+    """A workload's model at its first step, compiled, on random tokens: `windows` of them. Of one window,
+    every batch is alike and soon known by heart.
+
+    Raises ConfigError for an unknown workload, DeviceError for what the device cannot hold or compute.
+    """
     model, settings = workload(name)
     train = replace(settings, batch=batch or settings.batch, accumulate=1, steps=10_000, precision=precision)
-    tokens = 64 * model.context
+    tokens = windows * model.context + 1
     built = build(model, train=train, tokens=tokens, tuning=device.info.tuning)
     runtime = await Runtime.open(device, built)
     await _prepare(runtime, model, train, tokens)
+    return runtime, train
+
+
+async def _warm(runtime: Runtime) -> None:
     for _ in range(3):  # compiles lazily, and raises the clocks
         runtime.executable.run(STEP)
     await runtime.executable.finish()
-    return runtime, train
 
 
 async def _prepare(runtime: Runtime, model: ModelConfig, train: TrainConfig, tokens: int) -> None:

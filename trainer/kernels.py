@@ -141,7 +141,7 @@ LOOP_LIMIT = 65_535
 SOFTWARE_VARIANTS = {
     "matmul": ("matmul_direct", "matmul"),
     "layernorm": ("layernorm",),
-    "attention": ("attention", "attention_tiled"),
+    "attention": ("attention_direct", "attention", "attention_tiled"),
     "cross_entropy": ("cross_entropy", "cross_entropy_rows"),
 }
 GPU_VARIANTS = {

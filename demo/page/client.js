@@ -89,7 +89,7 @@ export class Client {
   crash(details) {
     if (!this.worker) return;
     this.end();
-    this.onEvent({ event: "trouble", kind: "crash", title: "Python stopped", note: "", details });
+    this.onEvent({ event: "trouble", kind: "crash", title: "Python stopped", note: "", details, retry: null });
   }
 
   /** Ends the worker; whoever waits for an answer is told. The next command starts another. */

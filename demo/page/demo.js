@@ -5,7 +5,7 @@ import { Client } from "./client.js";
 import { keep, Parts } from "./dom.js";
 import { Flow } from "./flow.js";
 import { figure, shortDevice } from "./format.js";
-import { MODEL_FIELDS, PRESETS, same } from "./presets.js";
+import { half, MODEL_FIELDS, PRECISIONS, PRESETS, same } from "./presets.js";
 import { Recordings, Replay, unigramLoss } from "./replay.js";
 import { mountSheets } from "./sheets.js";
 import { initial, reduce, STAGES } from "./state.js";
@@ -189,7 +189,9 @@ export class Demo extends HTMLElement {
     const adapter = await gpu?.requestAdapter().catch(() => null);
     if (!this.views) return;
     if (adapter) {
-      state.device ??= describe(adapter.info ?? {});
+      state.device ??= describe(adapter);
+      const linked = state.train.precision === "mixed"; // by a link that another device made
+      if (linked && !half(state.device)) this.flow.settings.set({ precision: "f32" });
       if (state.device.software && !this.linked) this.flow.settings.choose("nano");
     } else {
       this.flow.refuse(gpu ? "adapter" : "webgpu");
@@ -215,7 +217,8 @@ export class Demo extends HTMLElement {
     if (!given) return;
     try {
       const known = [...MODEL_FIELDS, ...Object.keys(PRESETS.nano.train)];
-      const entries = Object.entries(JSON.parse(given)).filter(([k, v]) => known.includes(k) && typeof v === "number");
+      const fits = (k, v) => (k === "precision" ? PRECISIONS.includes(v) : known.includes(k) && typeof v === "number");
+      const entries = Object.entries(JSON.parse(given)).filter(([k, v]) => fits(k, v));
       this.flow.settings.set(Object.fromEntries(entries));
       this.linked = true;
     } catch {
@@ -270,10 +273,12 @@ function recording({ events, report }) {
 }
 
 /** An adapter as the trainer's DeviceInfo has it; the worker's own answer replaces it. */
-function describe({ vendor = "", architecture = "", description = "", isFallbackAdapter = false }) {
+function describe({ info = {}, features = new Set() }) {
+  const { vendor = "", architecture = "", description = "", isFallbackAdapter = false } = info;
   const software = isFallbackAdapter || architecture === "swiftshader";
   const name = description || [vendor, architecture].filter(Boolean).join(" ") || "A GPU";
-  return { name, backend: "WebGPU", kind: software ? "CPU" : "GPU", software };
+  const enabled = [...features].filter((feature) => feature === "shader-f16");
+  return { name, backend: "WebGPU", kind: software ? "CPU" : "GPU", software, enabled };
 }
 
 if (!customElements.get("tabula-demo")) customElements.define("tabula-demo", Demo);

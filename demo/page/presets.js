@@ -3,9 +3,9 @@
 
 const model = (layers, width, heads, context, vocab) => ({ layers, width, heads, context, vocab });
 const train = (steps, batch, accumulate, learning_rate, warmup) =>
-  ({ steps, batch, accumulate, learning_rate, warmup, seed: 1337 });
+  ({ steps, batch, accumulate, learning_rate, warmup, precision: "f32", seed: 1337 });
 
-/** @type {Object<string, {model: Object<string, number>, train: Object<string, number>, name: string}>} */
+/** @type {Object<string, {model: Object<string, number>, train: Object<string, number | string>, name: string}>} */
 export const PRESETS = {
   nano: { name: "Nano", model: model(2, 48, 3, 64, 1024), train: train(300, 8, 1, 3e-3, 20) },
   micro: { name: "Micro", model: model(4, 128, 4, 128, 2048), train: train(2000, 16, 1, 2e-3, 100) },
@@ -18,6 +18,9 @@ export const PRESETS = {
 export const FURTHER = { steps: 300, batch: 16, accumulate: 1, learning_rate: 3e-4, warmup: 20 };
 
 export const MODEL_FIELDS = ["layers", "width", "heads", "context", "vocab"];
+export const PRECISIONS = ["f32", "mixed"];
+/** Whether a device can train in mixed precision. */
+export const half = (device) => Boolean(device?.enabled?.includes("shader-f16"));
 export const SAMPLE_PROMPT = "Once upon a time";
 const NAMES = {
   layers: "Layers", width: "Width", heads: "Heads", context: "Context", vocab: "Vocabulary",

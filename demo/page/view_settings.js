@@ -1,7 +1,7 @@
 // Settings: presets with the time that they take here, the advanced form, and what a run costs.
 import { keep, memo } from "./dom.js";
 import { about, bytes, count, power } from "./format.js";
-import { expectedSeconds, flops, memory, MODEL_FIELDS, parameters, PRESETS, tokens } from "./presets.js";
+import { expectedSeconds, flops, half, memory, MODEL_FIELDS, parameters, PRESETS, tokens } from "./presets.js";
 
 /** @param {import("./demo.js").Demo} demo */
 export function mountSettings(demo) {
@@ -12,7 +12,8 @@ export function mountSettings(demo) {
   radios.forEach((radio) => radio.addEventListener("change", () => flow.settings.choose(radio.value)));
   fields.forEach((input) => input.addEventListener("input", () => {
     const text = input.value.trim();
-    flow.settings.set({ [input.dataset.field]: text === "" ? NaN : Number(text) });
+    const chosen = input.matches("select");
+    flow.settings.set({ [input.dataset.field]: chosen ? text : text === "" ? NaN : Number(text) });
   }));
   for (const name of ["awake", "hidden-pause", "keys"]) {
     const box = parts.get(name);
@@ -55,9 +56,11 @@ export function mountSettings(demo) {
         const ofModel = MODEL_FIELDS.includes(field);
         const value = (ofModel ? model : train)[field];
         input.disabled = ofModel && (locked || state.base !== null); // a fieldset disables the others
-        if (document.activeElement !== input && Number.isFinite(value)) input.value = String(value);
+        if (field === "precision") input.disabled = !half(state.device);
+        if (document.activeElement !== input && (input.matches("select") || Number.isFinite(value))) input.value = String(value ?? "f32");
         input.setAttribute("aria-invalid", String(rule?.field === field));
       }
+      parts.put("precision", half(state.device) ? "Mixed multiplies 16-bit numbers and keeps weights and sums in 32: faster on most GPUs, a little less exact." : "Mixed precision takes 16-bit numbers, which this GPU does not offer to the page.");
       parts.put("rule", rule?.rule ?? "");
       if (rule) {
         parts.get("advanced").open = true;

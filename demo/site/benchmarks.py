@@ -14,6 +14,7 @@ TITLES = {
     "waiting": "Steps, with and without waiting",
     "tokenizer": "Tokenizer",
     "page": "The page",
+    "peers": "Trainers in the browser",
     "recorded_run": "The recorded run",
 }
 HEADS = {

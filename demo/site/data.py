@@ -1,8 +1,8 @@
 """What docs/data holds: measurements of this project, and facts from elsewhere with their sources.
 
 A measurement is an object with the commit that it was made at, as `trainer bench` and `python -m demo.bench`
-write them: a list of them, or one object whose lists share what stands beside them. facts.json holds what is
-not measured here.
+(or `demo.bench_peers`) write them: a list of them, or one object whose lists share what stands beside them.
+facts.json holds what is not measured here.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from demo.site.live import compute, curves, gpt2_time, hour, recordings, tokenizer
+from demo.site.live import compute, curves, gpt2_time, hour, recordings, steps, tokenizer
 from demo.site.live.frame import Figure
 from demo.site.live.markup import Markup, join, tag
 
@@ -20,6 +20,7 @@ FIGURES: dict[str, Figure] = {
     "hour": hour.FIGURE,
     "tokenizer": tokenizer.FIGURE,
     "curves": curves.FIGURE,
+    "steps": steps.FIGURE,
 }
 MARK = re.compile(r"<!--\s*figure:\s*([\w-]+)\s*-->")
 STYLES = "figures/figures.css"

@@ -32,8 +32,8 @@ async def call(name: str, argument: str) -> str:
 
 
 async def info() -> dict[str, Any]:
-    known = {**device.info.summary(), "limits": device.info.limits, "clock": device.info.clock}
-    return {**known, "problems": list(device_worker.problems)}
+    known = {name: getattr(device.info, name) for name in ("limits", "enabled", "clock")}
+    return {**device.info.summary(), **known, "problems": list(device_worker.problems)}
 
 
 async def train(**job: Any) -> dict[str, Any]:

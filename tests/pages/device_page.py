@@ -67,7 +67,7 @@ class PageDevice:
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
         known = {name: value for name, value in jobs("info").items() if name != "problems"}
-        self.info = DeviceInfo(**known)
+        self.info = DeviceInfo(**{**known, "enabled": tuple(known["enabled"])})
 
     async def compile(
         self, plan: Plan, on_event: Reader | None = None, programs: Iterable[str] | None = None

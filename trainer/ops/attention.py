@@ -72,8 +72,10 @@ def fitting(context: int, head_size: int, units: MatrixUnits, *, half: bool = Fa
     """Which variants compute this shape, and every device to the end; `half` says that qkv, out and their
     gradients are f16.
     """
+    blocks, outside = -(-context // 4), 2 * head_size + 8  # of attention_direct: of keys, and iterations
     return {
         "attention": context * (3 * head_size + 2) < LOOP_LIMIT,
+        "attention_direct": head_size % 4 == 0 and blocks * (3 * head_size // 4 + 1) + outside < LOOP_LIMIT,
         "attention_units": half and head_size % units.side == 0 and head_size <= 4 * units.side,
     }
 
@@ -88,6 +90,8 @@ def grid(variant: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
     B, T, NH = shape
     if variant == "attention":
         return -(-B * T * NH // ROWS), 1, 1
+    if variant == "attention_direct":  # a thread takes four rows
+        return -(-B * NH * -(-T // 4) // ROWS), 1, 1
     if variant == "attention_units":  # the long rows of all heads first
         return B * NH, -(-T // (4 * units.side)), 1
     return -(-T // ROWS), B * NH, 1

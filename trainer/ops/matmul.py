@@ -171,7 +171,7 @@ def tilings(
 def grid(variant: str, M: int, N: int, units: MatrixUnits, tile_n: int = 128) -> Grid:
     """Workgroups of a variant for an M × N output."""
     tile = 8 * units.side
-    sizes = {"matmul_direct": (64, 64), "matmul_tiled": (128, tile_n), "matmul_units": (tile, tile)}
+    sizes = {"matmul_direct": (32, 32), "matmul_tiled": (128, tile_n), "matmul_units": (tile, tile)}
     rows, columns = sizes.get(variant, (8, 16))
     return -(-N // columns), -(-M // rows), 1
 
