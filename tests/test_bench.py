@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from cli_tools import Cli
 
-from trainer import bench_gpu
-from trainer.bench_gpu import Product, products
+from trainer.bench import matmul
+from trainer.bench.matmul import Product, products
 
 pytest_plugins = ("cli_fixtures",)
 
 
 @pytest.mark.parametrize("precision", ["f32", "mixed"])
 def test_records(precision: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_gpu, "MEASURE_SECONDS", 0.001)
+    monkeypatch.setattr(matmul, "MEASURE_SECONDS", 0.001)
     shapes = ["--size", "NN:16x8x24", "8", "--preset", "TINY", "--batch", "1", "--steps", "2"]
     options = ["--precision", precision, "--device", "reference", "--out", tmp_path]
     parts = ("matmul", "steps", "waiting")

@@ -7,35 +7,19 @@ and `tokenizer.json` of a folder: a record replaces the one of the same workload
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-import time
-from collections.abc import Iterable
 from pathlib import Path
 
-from trainer import corpus, storage
-from trainer.bench_gpu import (
-    WORKLOADS,
-    Product,
-    Record,
-    products,
-    provenance,
-    time_matmuls,
-    time_steps,
-    time_torch_matmul,
-    time_waiting,
-    workload,
-)
+from trainer.bench.matmul import Product, products, time_matmuls, time_torch_matmul
+from trainer.bench.records import keep
+from trainer.bench.steps import WORKLOADS, time_steps, time_waiting, workload
+from trainer.bench.tokenizer import time_tokenizer
 from trainer.config import PRECISIONS
 from trainer.devices import open_device
 from trainer.errors import ConfigError
 from trainer.provenance import machine
-from trainer.tokenizer import Tokenizer
 
 PARTS = ("matmul", "steps", "waiting", "tokenizer")
 ON_DEVICE = {"matmul", "steps", "waiting"}
-BPE_BYTES = 10_000_000
-BPE_VOCAB = 8192
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,74 +85,17 @@ async def main(args: argparse.Namespace) -> int:
         ]
         if args.compare:
             records += [time_torch_matmul(product, args.precision) for product in asked]
-        _keep(args.out, "kernels.json", records)
+        keep(args.out, "kernels.json", records)
     if device and "steps" in parts:
         records = [
             await time_steps(device, name, args.precision, args.batch, args.steps) for name in args.preset
         ]
-        _keep(args.out, "train_steps.json", records)
+        keep(args.out, "train_steps.json", records)
     if device and "waiting" in parts:
         records = [
             await time_waiting(device, name, args.precision, args.batch, args.steps) for name in args.preset
         ]
-        _keep(args.out, "waiting.json", records)
+        keep(args.out, "waiting.json", records)
     if "tokenizer" in parts:
-        _keep(args.out, "tokenizer.json", [await time_tokenizer(args.sources)])
+        keep(args.out, "tokenizer.json", [await time_tokenizer(args.sources)])
     return 0
-
-
-# -------------------------------------------------------------------- tokenizer
-
-
-async def time_tokenizer(sources: list[str]) -> Record:
-    """Training BPE on the first 10 MB of `sources`, 8,192 tokens, and encoding the same text."""
-    texts = _first_bytes((d.text for d in await corpus.load(sources, on_event=lambda _: None)), BPE_BYTES)
-    size = sum(len(text.encode()) for text in texts)
-    began = time.perf_counter()
-    tokenizer = Tokenizer.train(texts, BPE_VOCAB)
-    trained = time.perf_counter()
-    ids = tokenizer.encode_documents(texts)
-    encoded = time.perf_counter()
-    print(
-        f"BPE {size / 1e6:.1f} MB, {tokenizer.vocab_size:,} tokens: trained in {trained - began:.1f} s, "
-        f"encoded in {encoded - trained:.1f} s, {size / len(ids):.2f} bytes a token"
-    )
-    return {
-        **provenance(machine(), f"Python {sys.version.split()[0]}"),
-        "impl": "tabula",
-        "workload": f"BPE {round(size / 1e6, 1)} MB {tokenizer.vocab_size}",
-        "train_s": round(trained - began, 3),
-        "encode_s": round(encoded - trained, 3),
-        "bytes_per_token": round(size / len(ids), 4),
-    }
-
-
-def _first_bytes(texts: Iterable[str], most: int) -> list[str]:
-    chosen: list[str] = []
-    for text in texts:
-        if most <= 0:
-            break
-        chosen.append(text[:most])
-        most -= len(chosen[-1].encode())
-    return chosen
-
-
-# -------------------------------------------------------------------- records
-
-
-def _keep(folder: Path | None, name: str, records: list[Record]) -> None:
-    """Merge `records` into `folder/name`; one of the same workload, variant and device is replaced."""
-    if folder is None:
-        return
-    path = folder / name
-    with storage.storage_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
-    kept = json.loads(path.read_text()) if path.exists() else []
-    new = {_key(record) for record in records}
-    merged = sorted([r for r in kept if _key(r) not in new] + records, key=_key)
-    storage.write_file(path, [(json.dumps(merged, indent=1, ensure_ascii=False) + "\n").encode()])
-
-
-def _key(record: Record) -> tuple[str, ...]:
-    names = ("workload", "impl", "variant", "precision", "batch", "device", "machine")
-    return tuple(str(record.get(name, "")) for name in names)
