@@ -1,4 +1,4 @@
-"""Timing products of matrices: ours by each variant, and PyTorch's."""
+"""Timing products of matrices by each variant, and how fast a device is at most."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from trainer.bench.records import Record, digits, ours, provenance
+from trainer.bench.records import Record, digits, ours
 from trainer.devices import Device, Executable
 from trainer.kernels import GPU_VARIANTS, needs
 from trainer.ops.cast import cast
 from trainer.ops.matmul import fitting, matmul
 from trainer.ops.random import normal
 from trainer.plan import Plan, Tensor
-from trainer.provenance import machine
 
 MEASURE_SECONDS = 0.5  # of device work in one timed batch: waiting for its end takes milliseconds
 BATCHES = 3  # timed batches, of which the median counts
@@ -67,7 +66,7 @@ async def time_matmuls(
         if not fits or (variants and variant not in variants):
             continue
         _check(variant, await _values(device, variant, small, half), expected, half)
-        seconds = await _time_matmul(device, variant, product, half)
+        seconds = await time_product(device, variant, product, half)
         tflops = 2 * M * N * K / seconds / 1e12
         print(f"{label} {precision:5} {variant:14} {1e3 * seconds:9.3f} ms  {1e3 * tflops:10.1f} GFLOP/s")
         records.append(
@@ -81,6 +80,11 @@ async def time_matmuls(
             }
         )
     return records
+
+
+def best_variant(device: Device, product: Product, half: bool) -> str:
+    """The variant that a plan for the device would take."""
+    return device.info.tuning.choose("matmul", _fits(product, half))
 
 
 def _fits(product: Product, half: bool) -> dict[str, bool]:
@@ -127,16 +131,17 @@ def _check(variant: str, values: list[float], expected: list[float], half: bool)
         raise RuntimeError(f"{variant} differs from the naive variant by {error / norm:.1e}: not timed")
 
 
-async def _time_matmul(device: Device, variant: str, product: Product, half: bool) -> float:
+async def time_product(device: Device, variant: str, product: Product, half: bool) -> float:
+    """Seconds of a product of matrices by a variant."""
     plan, _ = _matmul_plan(device, variant, product, half)
     executable = await device.compile(plan)
     executable.run(["fill"])
-    seconds = await _time(executable, ["multiply"])
+    seconds = await seconds_of(executable, ["multiply"])
     executable.close()
     return seconds
 
 
-async def _time(executable: Executable, programs: list[str]) -> float:
+async def seconds_of(executable: Executable, programs: list[str]) -> float:
     """Seconds of one run of `programs`: the median of batches long enough to drown what surrounds them."""
 
     async def batch(repeats: int) -> float:
@@ -151,42 +156,3 @@ async def _time(executable: Executable, programs: list[str]) -> float:
     while (each := await batch(repeats)) * repeats < MEASURE_SECONDS:
         repeats = max(2 * repeats, min(20_000, int(MEASURE_SECONDS / each)))
     return median([await batch(repeats) for _ in range(BATCHES)])
-
-
-def time_torch_matmul(product: Product, precision: str) -> Record:
-    """The same product through PyTorch (cuBLAS on NVIDIA), on its best device: f32 without TF32, or f16."""
-    import torch  # pyright: ignore[reportMissingImports]
-
-    torch.backends.cuda.matmul.allow_tf32 = False
-    cuda = torch.cuda.is_available()
-    where = "cuda" if cuda else "cpu"
-    M, N, K = product.size
-    dtype = torch.float16 if precision == "mixed" else torch.float32
-    transpose_a, transpose_b = product.flags
-    a, b = torch.randn(M, K, device=where, dtype=dtype), torch.randn(K, N, device=where, dtype=dtype)
-    a = a.T.contiguous().T if transpose_a else a
-    b = b.T.contiguous().T if transpose_b else b
-
-    def batch(repeats: int) -> float:
-        began = time.perf_counter()
-        for _ in range(repeats):
-            torch.matmul(a, b)
-        if cuda:
-            torch.cuda.synchronize()
-        return (time.perf_counter() - began) / repeats
-
-    batch(3)
-    repeats = max(1, int(MEASURE_SECONDS / batch(3)))
-    seconds = median([batch(repeats) for _ in range(BATCHES)])
-    tflops = 2 * M * N * K / seconds / 1e12
-    print(f"{product.label} {precision:5} {'torch':14} {1e3 * seconds:9.3f} ms  {1e3 * tflops:10.1f} GFLOP/s")
-    name = torch.cuda.get_device_name() if cuda else machine()
-    return {
-        **provenance(name, f"torch {torch.__version__}"),
-        "impl": "torch",
-        "workload": product.label,
-        "variant": where,
-        "precision": precision,
-        "ms": round(1e3 * seconds, 5),
-        "tflops": digits(tflops),
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,10 @@ def keep(folder: Path | None, name: str, records: list[Record]) -> None:
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     new = {_key(record) for record in records}
     merged = sorted([r for r in kept if _key(r) not in new] + records, key=_key)
-    storage.write_file(path, [(json.dumps(merged, indent=1, ensure_ascii=False) + "\n").encode()])
+    text = json.dumps(merged, indent=1, ensure_ascii=False)
+    # A list of numbers is a line: a run's losses should not be pages of them.
+    text = re.sub(r"\[[-\d.e,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+    storage.write_file(path, [f"{text}\n".encode()])
 
 
 def peak_memory() -> int:

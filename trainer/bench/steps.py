@@ -20,6 +20,7 @@ from trainer.schedule import schedule
 
 BATCHES = 3  # of steps, of which the median counts
 STEP = ("micro", "update")  # the programs of a training step
+WARM_UP = 3  # steps
 CHUNK = 10  # training steps that go out at once, as in training, where the loss is read every ten
 
 # Models that other trainers were measured on, too, with the batch each was given: beside the presets
@@ -43,18 +44,19 @@ def workload(name: str) -> tuple[ModelConfig, TrainConfig]:
     return PRESETS[name].model, PRESETS[name].train
 
 
+def configured(name: str, precision: str, batch: int | None) -> tuple[ModelConfig, TrainConfig]:
+    """A workload with one micro-batch a step, and its own batch where none is given."""
+    model, train = workload(name)
+    return model, replace(train, batch=batch or train.batch, accumulate=1, steps=10_000, precision=precision)
+
+
 async def time_steps(device: Device, name: str, precision: str, batch: int | None, steps: int) -> Record:
     """Whole training steps of a workload on random tokens: milliseconds, and the share that Python takes."""
-    runtime, train = await _training(device, name, precision, batch)
+    model, train = configured(name, precision, batch)
+    runtime = await warmed_up(device, model, train)
     built = runtime.model
     budget = estimate(built, train, software=device.info.software)
-    encoding, began = 0.0, time.perf_counter()
-    for done in range(0, steps, CHUNK):
-        start = time.thread_time()
-        runtime.executable.run(STEP * min(CHUNK, steps - done))
-        encoding += time.thread_time() - start
-    await runtime.executable.finish()
-    seconds = (time.perf_counter() - began) / steps
+    seconds, encoding = await run_steps(runtime, steps)
     memory = peak_memory()
     runtime.close()
     record = {
@@ -65,7 +67,7 @@ async def time_steps(device: Device, name: str, precision: str, batch: int | Non
         "ms_per_step": round(1e3 * seconds, 4),
         "tokens_per_s": round(budget.tokens_per_step / seconds),
         "tflops": digits(budget.flops_per_step / seconds / 1e12),
-        "python_share": round(encoding / steps / seconds, 4),
+        "python_share": round(encoding / seconds, 4),
         "dispatches": sum(len(built.plan.programs[name].dispatches) for name in STEP),
         "device_memory_bytes": budget.device_memory,
         "peak_memory_bytes": memory,
@@ -82,7 +84,8 @@ async def time_steps(device: Device, name: str, precision: str, batch: int | Non
 
 async def time_waiting(device: Device, name: str, precision: str, batch: int | None, steps: int) -> Record:
     """What reading the loss after every step costs: milliseconds of such steps, and of steps sent ahead."""
-    runtime, train = await _training(device, name, precision, batch)
+    model, train = configured(name, precision, batch)
+    runtime = await warmed_up(device, model, train)
     training = runtime.model.training
     assert training is not None
 
@@ -110,20 +113,31 @@ async def time_waiting(device: Device, name: str, precision: str, batch: int | N
     }
 
 
-async def _training(
-    device: Device, name: str, precision: str, batch: int | None
-) -> tuple[Runtime, TrainConfig]:
-    """A workload's model on random tokens, compiled, with its first steps behind it."""
-    model, settings = workload(name)
-    train = replace(settings, batch=batch or settings.batch, accumulate=1, steps=10_000, precision=precision)
+async def run_steps(runtime: Runtime, steps: int) -> tuple[float, float]:
+    """Seconds of one of `steps` training steps, sent ahead as in training, and what of it Python took."""
+    encoding, began = 0.0, time.perf_counter()
+    for done in range(0, steps, CHUNK):
+        start = time.thread_time()
+        runtime.executable.run(STEP * min(CHUNK, steps - done))
+        encoding += time.thread_time() - start
+    await runtime.executable.finish()
+    return (time.perf_counter() - began) / steps, encoding / steps
+
+
+async def warmed_up(device: Device, model: ModelConfig, train: TrainConfig) -> Runtime:
+    """A model on random tokens with its first steps behind it, which compile lazily and raise the clocks."""
+    runtime = await open_training(device, model, train)
+    await run_steps(runtime, WARM_UP)
+    return runtime
+
+
+async def open_training(device: Device, model: ModelConfig, train: TrainConfig) -> Runtime:
+    """A model on random tokens, compiled. Raises DeviceError for one that does not fit."""
     tokens = 64 * model.context
     built = build(model, train=train, tokens=tokens, tuning=device.info.tuning)
     runtime = await Runtime.open(device, built)
     await _prepare(runtime, model, train, tokens)
-    for _ in range(3):  # compiles lazily, and raises the clocks
-        runtime.executable.run(STEP)
-    await runtime.executable.finish()
-    return runtime, train
+    return runtime
 
 
 async def _prepare(runtime: Runtime, model: ModelConfig, train: TrainConfig, tokens: int) -> None:
