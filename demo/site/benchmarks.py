@@ -39,7 +39,7 @@ RATES = ("tflops", "gflops", "gb_per_s", "tokens_per_s")  # the first that a tab
 
 
 def page(but: Sequence[str] = ()) -> str:
-    """HTML of all measurements `but` those of some files, and what is drawn: a page has sections of its own for
+    """HTML of all measurements but what is drawn and the files in `but`: a page has sections of its own for
     these. Headings are Markdown, so that they reach the table of contents.
     """
     files = dict.fromkeys(record.file for record in measurements())

@@ -15,17 +15,18 @@ from demo.site.live.numbers import rounded
 
 LEFT, RIGHT, TOP, BOTTOM = 13, 98, 5, 87  # where the axes begin and end, in percent
 APART = 11  # percent between two marks of the horizontal axis, at least
-KINDS = ("first", "second", "third")  # of lines, by the order of their series
+KINDS = ("first", "second", "third")  # how lines look: colours and dashes of docs/assets/site.css
 
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A series: its name in the legend, and its points from left to right."""
+    """A series: its name in the legend, its points from left to right, and which of KINDS it looks like."""
 
     name: str
     points: Points
+    kind: str = KINDS[0]
 
 
 @dataclass(frozen=True)
@@ -70,21 +71,22 @@ def at_points(values: Sequence[float]) -> Axis:
 
 
 def chart(lines: Sequence[Line], x: Axis, y: Axis, *, dots: bool = False) -> Markup:
-    """The drawing of `lines`, at most three; `dots` marks their points. A table beside it tells the same."""
+    """The drawing of `lines`, the last one in front; `dots` marks their points. It says nothing to a screen
+    reader, for which a table stands beside it.
+    """
     across = lambda value: LEFT + (RIGHT - LEFT) * x.share(value)  # noqa: E731
     down = lambda value: BOTTOM - (BOTTOM - TOP) * y.share(value)  # noqa: E731
-    kinds = list(zip(lines, KINDS, strict=False))
     drawn = tag(
         "svg",
-        *(_path(line.points, across, down, kind) for line, kind in kinds),
+        *(_path(line, across, down) for line in lines),
         viewBox="0 0 100 100",
         preserveAspectRatio="none",
         width="100%",
         height="100%",
     )
     circles = [
-        tag("circle", cx=f"{across(px):.2f}%", cy=f"{down(py):.2f}%", r="3", class_=f"tb-line--{kind}")
-        for line, kind in kinds
+        tag("circle", cx=f"{across(px):.2f}%", cy=f"{down(py):.2f}%", r="3", class_=f"tb-line--{line.kind}")
+        for line in lines
         for px, py in line.points
         if dots
     ]
@@ -101,14 +103,17 @@ def chart(lines: Sequence[Line], x: Axis, y: Axis, *, dots: bool = False) -> Mar
 
 
 def figure(title: str, drawing: Markup, lines: Sequence[Line], note: str = "") -> Markup:
-    """A chart under its title, with a legend where there are several lines, and a note below."""
-    names = [
-        tag("span", line.name, class_=f"tb-key tb-key--{kind}")
-        for line, kind in zip(lines, KINDS, strict=False)
-    ]
-    legend = [tag("div", *names, class_="tb-legend")] if len(lines) > 1 else []
+    """A chart under its title and a legend, with a note below."""
+    names = [tag("span", line.name, class_=f"tb-key tb-key--{line.kind}") for line in lines]
     below = [tag("p", note)] if note else []
-    return tag("figure", tag("figcaption", title), *legend, drawing, *below, class_="tb-plot")
+    return tag(
+        "figure",
+        tag("figcaption", title),
+        tag("div", *names, class_="tb-legend"),
+        drawing,
+        *below,
+        class_="tb-plot",
+    )
 
 
 def short(value: float) -> str:
@@ -116,7 +121,7 @@ def short(value: float) -> str:
     size = abs(value)
     for unit, letter in ((1e9, " B"), (1e6, " M"), (1e3, " K")):
         if size >= 0.9995 * unit:
-            return f"{_digits(value / unit)}{letter}"
+            return f"{_digits(float(f'{value / unit:.2g}'))}{letter}"
     return _digits(value)
 
 
@@ -131,11 +136,9 @@ def _some(marks: list[float]) -> list[float]:
     return marks[::-1][::stride][::-1]
 
 
-def _path(
-    points: Points, across: Callable[[float], float], down: Callable[[float], float], kind: str
-) -> Markup:
-    places = " ".join(f"{across(x):.2f},{down(y):.2f}" for x, y in points)
-    return tag("polyline", points=places, class_=f"tb-line--{kind}")
+def _path(line: Line, across: Callable[[float], float], down: Callable[[float], float]) -> Markup:
+    places = " ".join(f"{across(x):.2f},{down(y):.2f}" for x, y in line.points)
+    return tag("polyline", points=places, class_=f"tb-line--{line.kind}")
 
 
 def _horizontal(mark: float, place: float) -> Markup:

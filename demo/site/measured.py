@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from demo.site.charts import Line, at_points, chart, even, figure, logarithmic
+from demo.site.charts import KINDS, Line, at_points, chart, even, figure, logarithmic
 from demo.site.data import Record
 from demo.site.live.markup import Markup, join, tag
 from demo.site.quantities import number, quantity
@@ -90,10 +90,17 @@ def _kernel(row: Record, largest: float) -> Markup:
 def learning(records: Sequence[Record]) -> Markup:
     """Runs of one model: their losses, how far each is from the first, and both in a table."""
     first = _first(records)
-    runs = [first, *(record for record in records if record is not first)]
-    lines = [Line(_run_name(run, first), _points(run, "training")) for run in runs]
+    others = sorted((record for record in records if record is not first), key=lambda run: run.values["seed"])
+    runs = [first, *others]
+    lines = [
+        Line(_run_name(run, first), _points(run, "training"), kind)
+        for run, kind in zip(runs, KINDS, strict=False)
+    ]
     base = dict(lines[0].points)
-    apart = [Line(line.name, [(x, y - base[x]) for x, y in line.points if x in base]) for line in lines]
+    apart = [
+        Line(line.name, [(x, y - base[x]) for x, y in line.points if x in base], line.kind)
+        for line in lines[1:]
+    ]
     fields = (
         ("Loss at the end", "training_loss"),
         ("Validation loss", "validation_loss"),
@@ -160,11 +167,12 @@ def curves(records: Sequence[Record]) -> Markup:
             Line(
                 record.values["precision"],
                 [(point["at"], point["tokens_per_s"]) for point in record.values["points"]],
+                kind,
             )
-            for record in along
+            for record, kind in zip(along, KINDS, strict=False)
         ]
         points = [point for line in lines for point in line.points]
-        if points:
+        if len(points) > len(lines):  # one alone is no curve
             drawing = chart(
                 lines, at_points([x for x, _ in points]), logarithmic([y for _, y in points]), dots=True
             )

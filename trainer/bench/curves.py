@@ -46,11 +46,11 @@ def points(model: ModelConfig, train: TrainConfig) -> dict[str, list[Point]]:
 async def time_curves(
     device: Device, name: str, precision: str, batch: int | None, seconds: float
 ) -> list[Record]:
-    """A record an axis, with its points. A point whose step would take over `seconds`, by the rate of those
-    before it, is told and left out, and so is one that the device cannot hold.
+    """A record an axis, with its points. A point whose step would take over `seconds`, at the best rate so
+    far, is told and left out, and so is one that the device cannot hold.
     """
     model, train = configured(name, precision, batch)
-    records, rate = [], 0.0  # operations a second, of the last point
+    records, rate = [], 0.0  # operations a second, the most so far
     for axis, places in points(model, train).items():
         found: list[dict[str, Any]] = []
         for where, config, training in places:
@@ -64,8 +64,9 @@ async def time_curves(
             except TrainerError as error:
                 print(f"{label}: left out, {error}")
                 continue
-            ms, rate = point["ms_per_step"], 1e12 * point["tflops"]
-            print(f"{label:44} {ms:12.2f} ms  {point['tokens_per_s']:>11,} tokens/s", flush=True)
+            rate = max(rate, 1e12 * point["tflops"])
+            took = f"{point['ms_per_step']:12.2f} ms"
+            print(f"{label:44} {took}  {point['tokens_per_s']:>11,} tokens/s", flush=True)
             found.append({"at": where, **point})
         records.append(
             {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -18,6 +18,7 @@ from trainer.plan import Plan, Tensor
 
 MEASURE_SECONDS = 0.5  # of device work in one timed batch: waiting for its end takes milliseconds
 BATCHES = 3  # timed batches, of which the median counts
+Of = Callable[[Sequence[float]], float]  # which of several measurements counts
 TRANSPOSES = {"NN": (False, False), "NT": (False, True), "TN": (True, False)}
 
 
@@ -131,18 +132,20 @@ def _check(variant: str, values: list[float], expected: list[float], half: bool)
         raise RuntimeError(f"{variant} differs from the naive variant by {error / norm:.1e}: not timed")
 
 
-async def time_product(device: Device, variant: str, product: Product, half: bool) -> float:
-    """Seconds of a product of matrices by a variant."""
+async def time_product(device: Device, variant: str, product: Product, half: bool, of: Of = median) -> float:
+    """Seconds of a product of matrices by a variant; see `seconds_of`."""
     plan, _ = _matmul_plan(device, variant, product, half)
     executable = await device.compile(plan)
     executable.run(["fill"])
-    seconds = await seconds_of(executable, ["multiply"])
+    seconds = await seconds_of(executable, ["multiply"], of)
     executable.close()
     return seconds
 
 
-async def seconds_of(executable: Executable, programs: list[str]) -> float:
-    """Seconds of one run of `programs`: the median of batches long enough to drown what surrounds them."""
+async def seconds_of(executable: Executable, programs: list[str], of: Of = median) -> float:
+    """Seconds of one run of `programs`: the median, or what is asked for, of batches that are long enough to
+    drown what surrounds them.
+    """
 
     async def batch(repeats: int) -> float:
         began = time.perf_counter()
@@ -155,4 +158,4 @@ async def seconds_of(executable: Executable, programs: list[str]) -> float:
     repeats = 1
     while (each := await batch(repeats)) * repeats < MEASURE_SECONDS:
         repeats = max(2 * repeats, min(20_000, int(MEASURE_SECONDS / each)))
-    return median([await batch(repeats) for _ in range(BATCHES)])
+    return of([await batch(repeats) for _ in range(BATCHES)])

@@ -196,11 +196,11 @@ def _rates(done: Work, seconds: float) -> dict[str, float]:
 
 
 async def measure_roofs(device: Device, precision: str) -> Roofs:
-    """The rates of a large product, by the variant that the device is given, and of a long copy."""
+    """The best rates of a large product, by the variant that the device is given, and of a long copy."""
     software, half = device.info.software, precision == "mixed"
     side = PRODUCT_SOFTWARE if software else PRODUCT
     product = Product("NN", (side, side, side))
-    seconds = await time_product(device, best_variant(device, product, half), product, half)
+    seconds = await time_product(device, best_variant(device, product, half), product, half, min)
     roofs = Roofs(2 * side**3 / seconds, await _copy_rate(device, COPIED_SOFTWARE if software else COPIED))
     print(f"roofs in {precision}: {roofs.flops / 1e12:.3g} TFLOP/s, {roofs.nbytes / 1e9:.4g} GB/s")
     return roofs
@@ -213,6 +213,6 @@ async def _copy_rate(device: Device, numbers: int) -> float:
         cast(plan, x, out)
     plan.finish()
     executable = await device.compile(plan)
-    seconds = await seconds_of(executable, ["copy"])
+    seconds = await seconds_of(executable, ["copy"], min)
     executable.close()
     return (x.nbytes + out.nbytes) / seconds
