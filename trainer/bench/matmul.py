@@ -83,11 +83,6 @@ async def time_matmuls(
     return records
 
 
-def best_variant(device: Device, product: Product, half: bool) -> str:
-    """The variant that a plan for the device would take."""
-    return device.info.tuning.choose("matmul", _fits(product, half))
-
-
 def _fits(product: Product, half: bool) -> dict[str, bool]:
     M, N, K = product.size
     transpose_a, transpose_b = product.flags
@@ -97,7 +92,7 @@ def _fits(product: Product, half: bool) -> dict[str, bool]:
 
 def _matmul_plan(device: Device, variant: str, product: Product, half: bool) -> tuple[Plan, Tensor]:
     """A plan with the programs `fill` and `multiply`, and the tensor that the product goes to."""
-    plan = Plan(replace(device.info.tuning, pinned={"matmul": variant}))
+    plan = Plan(replace(device.info.tuning, pinned={"matmul": variant} if variant else {}))
     M, N, K = product.size
     transpose_a, transpose_b = product.flags
     shapes = {"a": (K, M) if transpose_a else (M, K), "b": (N, K) if transpose_b else (K, N)}
@@ -133,7 +128,7 @@ def _check(variant: str, values: list[float], expected: list[float], half: bool)
 
 
 async def time_product(device: Device, variant: str, product: Product, half: bool, of: Of = median) -> float:
-    """Seconds of a product of matrices by a variant; see `seconds_of`."""
+    """Seconds of a product by a variant, or by the device's own where that is ""; see `seconds_of`."""
     plan, _ = _matmul_plan(device, variant, product, half)
     executable = await device.compile(plan)
     executable.run(["fill"])
