@@ -64,9 +64,9 @@ format: $(VENV)/ready ## let ruff mend and format the code
 	$(RUN)/ruff check --fix trainer demo tests
 	$(RUN)/ruff format trainer demo tests
 
-oracles: $(ORACLES)/ready ## regenerate tests/fixtures with PyTorch, and hold a model of ours against transformers
+oracles: $(ORACLES)/ready ## regenerate tests/fixtures with PyTorch, and check what needs it or transformers
 	$(ORACLES)/$(BIN)/python -m tests.make_oracles
-	$(ORACLES)/$(BIN)/python -m pytest tests/with_transformers.py
+	$(ORACLES)/$(BIN)/python -m pytest tests/with_transformers.py tests/with_pytorch.py
 
 clean: ## remove the environments, the caches and the built files (not runs/)
 	rm -rf $(VENV) $(ORACLES) node_modules build dist site .pytest_cache .ruff_cache .hypothesis

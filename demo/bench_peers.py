@@ -26,7 +26,7 @@ from playwright.sync_api import Page
 from demo.bench import SITE, profile
 from demo.bench_server import serve
 from trainer import storage
-from trainer.bench_gpu import WORKLOADS
+from trainer.bench.steps import WORKLOADS
 from trainer.errors import TrainerError
 from trainer.provenance import commit, machine, today
 

@@ -6,7 +6,7 @@ import time
 from statistics import median
 from typing import Any
 
-from trainer.bench_gpu import STEP, open_training
+from trainer.bench.steps import STEP, configured, open_training
 from trainer.budget import estimate
 from trainer.devices import Device
 from trainer.model import RING
@@ -22,7 +22,8 @@ async def time_steps(device: Device, workload: str, precision: str, steps: int |
 
     Raises ConfigError for an unknown workload or precision, DeviceError for what the device cannot do.
     """
-    runtime, train = await open_training(device, workload, precision, windows=1)
+    model, train = configured(workload, precision, None)
+    runtime = await open_training(device, model, train, windows=1)
     try:
         await _batch(runtime, 1)
         first = await _loss(runtime, 0)

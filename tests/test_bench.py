@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_tools import Cli
 
-from trainer import bench_gpu
-from trainer.bench_gpu import Product, products
+from trainer.bench import curves, matmul, profile, pytorch
+from trainer.bench.learn import smoothed, thinned
+from trainer.bench.matmul import Product, products
+from trainer.bench.records import keep
+from trainer.config import ModelConfig
 
 pytest_plugins = ("cli_fixtures",)
 
+ORIGIN = {"device", "driver", "machine", "date", "commit", "command"}
+TINY = ("--preset", "TINY", "--batch", "1", "--device", "reference")
+
+
+def read(folder: Path, name: str) -> list[dict[str, Any]]:
+    return json.loads((folder / name).read_text())
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measures for moments: the figures are noise."""
+    monkeypatch.setattr(matmul, "MEASURE_SECONDS", 0.001)
+    monkeypatch.setattr(profile, "PRODUCT_SOFTWARE", 16)
+    monkeypatch.setattr(profile, "COPIED_SOFTWARE", 64)
+    monkeypatch.setattr(profile, "ROUNDS", 1)
+    monkeypatch.setattr(curves, "MEASURED_SECONDS", 0.001)
+
 
 @pytest.mark.parametrize("precision", ["f32", "mixed"])
-def test_records(precision: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_gpu, "MEASURE_SECONDS", 0.001)
+def test_records(precision: str, cli: Cli, tmp_path: Path, quick: None) -> None:
     shapes = ["--size", "NN:16x8x24", "8", "--preset", "TINY", "--batch", "1", "--steps", "2"]
     options = ["--precision", precision, "--device", "reference", "--out", tmp_path]
     parts = ("matmul", "steps", "waiting")
@@ -37,7 +58,7 @@ def test_records(precision: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.M
     assert waiting["ms_per_step_waiting"] > 0
     for record in (*kernels, steps, waiting):
         assert record["precision"] == precision
-        assert {"device", "driver", "machine", "date", "commit", "command"} <= set(record)
+        assert set(record) >= ORIGIN
 
 
 def test_products() -> None:
@@ -46,3 +67,117 @@ def test_products() -> None:
     for text in ("", "8x8", "0", "TT:8", "NN:", "8x8x8x8"):
         with pytest.raises(ValueError):  # noqa: PT011  (its text is the argument itself)
             products(text)
+
+
+@pytest.mark.parametrize("precision", ["f32", "mixed"])
+def test_a_profile_tells_of_every_launch(precision: str, cli: Cli, tmp_path: Path, quick: None) -> None:
+    cli.done(
+        "bench", "profile", "kernels", *TINY, "--precision", precision, "--steps", "2", "--out", tmp_path
+    )
+    (record,) = read(tmp_path, "profile.json")
+    assert set(record) >= ORIGIN
+    *rows, rest = record["kernels"]
+    assert sum(row["launches"] for row in rows) == record["dispatches"] > 50
+    assert rest["kernel"] == profile.REST
+    assert sum(row["ms"] for row in (*rows, rest)) == pytest.approx(record["ms_per_step"], abs=0.01)
+    assert [row["ms"] for row in rows] == sorted((row["ms"] for row in rows), reverse=True)
+    products = [row for row in rows if "multiply" in row["kernel"]]
+    assert {row["kernel"].split()[1] for row in products} == {"NN", "NT", "TN"}
+    assert all(row["tflops"] > 0 for row in products)
+    for row in rows:
+        roofs = [row["gb_per_s"] / record["copy_gb_per_s"]]
+        roofs += [row["tflops"] / record["matmul_tflops"]] if "tflops" in row else []
+        assert row["roof_share"] == pytest.approx(max(roofs), rel=0.01, abs=1e-4)
+    kernels = {r["workload"]: r for r in read(tmp_path, "kernels.json")}
+    assert set(kernels) == {f"{label} TINY" for label in profile.KERNELS}
+    assert all(set(r) >= ORIGIN and r["ms"] > 0 for r in kernels.values())
+    backward, forward = kernels["attention backward TINY"], kernels["attention forward TINY"]
+    work = [r["tflops"] * r["ms"] for r in (backward, forward)]
+    assert work[0] / work[1] == pytest.approx(5 / 2, rel=0.01)  # products
+
+
+def test_learning_is_compared_with_the_first_precision(cli: Cli, tmp_path: Path) -> None:
+    for name in ("sea", "hill", "wood"):
+        (tmp_path / f"{name}.txt").write_text(f"The {name} was calm, and the old ship came home. " * 60)
+    options = ("--preset", "nano", "--precision", "f32", "mixed", "--steps", "6", "--device", "reference")
+    sources = [tmp_path / f"{name}.txt" for name in ("sea", "hill", "wood")]
+    cli.done("bench", "learn", *options, "--sources", *sources, "--out", tmp_path)
+    records = {(r["precision"], r["seed"]): r for r in read(tmp_path, "learning.json")}
+    assert set(records) == {("f32", 1337), ("f32", 1338), ("mixed", 1337)}
+    first, other, mixed = (records[key] for key in (("f32", 1337), ("f32", 1338), ("mixed", 1337)))
+    for record in records.values():
+        assert set(record) >= ORIGIN
+        assert record["training_steps"] == [1, 2, 3, 4, 5, 6]
+        assert record["validation_steps"] == [0, 1, 2, 3, 4, 5, 6]
+        assert record["validation_losses"][-1] == record["validation_loss"] < record["validation_losses"][0]
+        assert record["tokens"] == 6 * 8 * 64
+    assert (first["training_difference_loss"], first["validation_difference_loss"]) == (0, 0)
+    late = [4, 5, 6]  # of 6 steps
+    apart = [abs(other["validation_losses"][i] - first["validation_losses"][i]) for i in late]
+    assert other["validation_difference_loss"] == pytest.approx(sum(apart) / len(apart), abs=2e-5)
+    assert other["validation_difference_loss"] > mixed["validation_difference_loss"]
+    assert "no preset 'TINY'" in cli.refused("bench", "learn", "--preset", "TINY", "--device", "reference")
+
+
+def test_curves_leave_out_what_does_not_fit(
+    cli: Cli, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curves, "SIZES", ((1, 64), (2, 64)))
+    monkeypatch.setattr(curves, "CONTEXTS", (16, 128))
+    monkeypatch.setattr(curves, "VOCABULARIES", (64, 512))
+    monkeypatch.setattr(
+        curves, "MICRO_BATCHES", (1, 2000)
+    )  # 128,000 tokens: over a software renderer's loops
+    printed = cli.done("bench", "curves", *TINY, "--seconds", "1e9", "--out", tmp_path)
+    assert "batch size 2,000: left out, a batch of 128,000 tokens" in printed
+    records = {r["axis"]: r for r in read(tmp_path, "curves.json")}
+    assert all(set(r) >= ORIGIN for r in records.values())
+    found = {axis: [(p["at"], p["batch"]) for p in record["points"]] for axis, record in records.items()}
+    small, large = (ModelConfig(layers=n, width=64, heads=1, context=64, vocab=512) for n in (1, 2))
+    assert found == {
+        "parameters": [(small.parameters, 1), (large.parameters, 1)],
+        "context": [(16, 4), (128, 1)],
+        "vocabulary": [(64, 1), (512, 1)],
+        "batch size": [(1, 1)],
+    }
+    assert all(p["tokens_per_s"] > 0 for record in records.values() for p in record["points"])
+    printed = cli.done("bench", "curves", *TINY, "--seconds", "0")
+    assert printed.count("tokens/s") == 1  # the first point is what the others are judged by
+    assert printed.count("left out, a step would take about") == 7
+
+
+def test_the_comparison_needs_pytorch(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytorch, "find_spec", lambda name: None)
+    assert "PyTorch is not installed: pip install torch" in cli.refused("bench", "steps", "--compare", *TINY)
+
+
+def test_bad_requests_are_refused(cli: Cli) -> None:
+    assert "nothing called 'speed'" in cli.refused("bench", "speed")
+    assert "no workload 'huge'" in cli.refused("bench", "steps", "--preset", "huge")
+    assert "0 is too few" in cli.refused("bench", "steps", "--steps", "0")
+    assert "not a size" in cli.refused("bench", "matmul", "--size", "8x8")
+
+
+# -------------------------------------------------------------------- what is kept
+
+
+def test_a_list_of_numbers_is_a_line(tmp_path: Path) -> None:
+    record = {"workload": "a [1, 2] b", "steps": [1, 2, 3], "losses": [0.5, -1e-05, 2], "rows": [{"ms": 1}]}
+    keep(tmp_path, "x.json", [record])
+    assert json.loads((tmp_path / "x.json").read_text()) == [record]
+    assert '  "losses": [ 0.5, -1e-05, 2 ],\n' in (tmp_path / "x.json").read_text()
+
+
+def test_losses_are_smoothed_over_a_hundredth_to_either_side() -> None:
+    assert smoothed([1.0, 2.0, 6.0, 4.0]) == [1.5, 3.0, 4.0, 5.0]
+    assert smoothed([float(i % 2) for i in range(1000)])[500] == pytest.approx(10 / 21)  # 490 to 510
+    assert smoothed([7.0]) == [7.0]
+
+
+def test_losses_are_thinned_evenly() -> None:
+    losses = [float(i) for i in range(1, 2001)]
+    kept = thinned(losses, 200)
+    assert (len(kept), kept[0], kept[-1]) == (200, (1, 1.0), (2000, 2000.0))
+    assert {b - a for (a, _), (b, _) in pairwise(kept)} == {10, 11}
+    assert thinned([3.0, 2.0], 200) == [(1, 3.0), (2, 2.0)]
+    assert thinned([3.0], 200) == [(1, 3.0)]

@@ -336,6 +336,6 @@ def test_bench_is_wired_to_its_module(
         print(args.parts, args.device)
         return 0
 
-    monkeypatch.setattr("trainer.bench.main", timed)
+    monkeypatch.setattr("trainer.cli.bench.main", timed)
     assert main(["bench", "matmul", "--device", "reference"]) == 0
     assert capsys.readouterr().out == "['matmul'] reference\n"

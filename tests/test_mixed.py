@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from trainer import checkpoint
-from trainer.bench_gpu import WORKLOADS, workload
+from trainer.bench.steps import WORKLOADS, workload
 from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig, TrainConfig
 from trainer.corpus import read_bundled

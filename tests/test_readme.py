@@ -34,7 +34,7 @@ def small(line: str) -> str:
         case ["trainer", "train", "--from", *_]:  # keeps the tokenizer
             return f"{line} --steps 5 --warmup 1 --eval-batches 1 --sample-tokens 4"
         case ["trainer", "bench", *_]:
-            return f"{line} --size 32 --steps 2"
+            return f"{line} --size 32 --steps 2 --seconds 0"
         case ["trainer", "train", *_]:
             return f"{line} --vocab 280 --steps 5 --warmup 1 --eval-batches 1 --sample-tokens 4"
         case ["trainer", *_] | [".", ".venv/bin/activate"]:

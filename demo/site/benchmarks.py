@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from itertools import groupby
 
-from demo.site.data import PROVENANCE, Record, is_label, measurements, short
+from demo.site import measured
+from demo.site.data import PROVENANCE, Record, is_label, measurements, short, whole
 
-TITLES = {
-    "kernels": "Kernels",
+TITLES = {  # in the order of the page
     "train_steps": "Training steps",
+    "kernels": "Kernels",
     "waiting": "Steps, with and without waiting",
     "tokenizer": "Tokenizer",
     "page": "The page",
@@ -39,17 +39,52 @@ HEADS = {
 RATES = ("tflops", "gflops", "gb_per_s", "tokens_per_s")  # the first that a table has is drawn as bars
 
 
-def page() -> str:
-    """HTML of all measurements, with headings in Markdown so that they reach the table of contents."""
-    parts = []
-    for file, records in groupby(measurements(), key=lambda record: record.file):
-        parts.append(f"## {TITLES.get(file, file.replace('_', ' ').capitalize())}")
-        by_device: dict[str, list[Record]] = {}
-        for record in records:
+def page(but: Sequence[str] = ()) -> str:
+    """HTML of all measurements but what is drawn and the files in `but`: a page has sections of its own for
+    these. Headings are Markdown, so that they reach the table of contents.
+    """
+    files = dict.fromkeys(record.file for record in measurements())
+    return "\n\n".join(
+        f"## {TITLES.get(file, file.replace('_', ' ').capitalize())}\n\n{section(file)}"
+        for file in sorted(files, key=_place)
+        if file not in (*but, *measured.DRAWN)
+    )
+
+
+def section(file: str) -> str:
+    """The measurements of a file, each machine's under its name; or nothing."""
+    drawn = file in measured.DRAWN
+    by_device: dict[str, list[Record]] = {}
+    for record in whole(file) if drawn else measurements():
+        if record.file == file:
             by_device.setdefault(record.device, []).append(record)
-        for device, group in sorted(by_device.items()):
-            parts += [f"### {device} {{ #{file}-{_slug(device)} }}", table(group)]
+    parts = []
+    for device, group in sorted(by_device.items()):
+        parts.append(f"### {device} {{ #{file}-{_slug(device)} }}")
+        parts += _drawn(group) if drawn else _tables(group)
     return "\n\n".join(parts)
+
+
+def _place(file: str) -> tuple[int, str]:
+    """Where a file's measurements stand on the page; those not known today last."""
+    titles = list(TITLES)
+    return (titles.index(file) if file in titles else len(titles), file)
+
+
+def _drawn(records: Sequence[Record]) -> list[str]:
+    """What measured.py draws of one machine's records, and where each is from."""
+    return [f"{html}{_origins(group)}" for group, html in measured.sections(records)]
+
+
+def _tables(records: Sequence[Record]) -> list[str]:
+    """One machine's records of a file: those of the same rate in a table, so that its bars compare like with
+    like.
+    """
+    by_rate: dict[str | None, list[Record]] = {}
+    for record in records:
+        rate = next((name for name in RATES if name in record.values), None)
+        by_rate.setdefault(rate, []).append(record)
+    return [table(group) for group in by_rate.values()]
 
 
 def table(records: Sequence[Record]) -> str:

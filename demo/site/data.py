@@ -42,6 +42,7 @@ UNITS: tuple[tuple[str, float, str], ...] = (
     ("_s", 1, "s"),
     ("seconds", 1, "s"),
 )
+NUMBERED = ("batch", "seed", "at")  # names that are numbers
 NAMED_UNITS = {"MB": (1e6, "B"), "ms": (1e-3, "s")}  # of records with a value and a unit
 
 
@@ -105,7 +106,7 @@ def short(commit: str) -> str:
 
 def is_label(value: Any, field: str) -> bool:
     """Whether a field names what was measured, rather than a result."""
-    return field == "batch" or (isinstance(value, str) and field != "unit")
+    return field in NUMBERED or (isinstance(value, str) and field != "unit")
 
 
 @dataclass(frozen=True)
@@ -177,14 +178,21 @@ def sample(step: int, run: str = "nano") -> tuple[str, str]:
     raise DataError(f"the recorded run wrote nothing at step {step}", "ask for a step at which it did")
 
 
+def whole(file: str, folder: Path = DATA) -> list[Record]:
+    """The records of a file as they were written, with their lists; none where there is no such file."""
+    path = folder / f"{file}.json"
+    written = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [Record(file, values) for values in written]
+
+
 def _rows(data: Any) -> list[dict[str, Any]]:
     if isinstance(data, list):
-        return [row for row in data if isinstance(row, dict)]
+        return [part for row in data if isinstance(row, dict) for part in _rows(row)]
     shared = {name: value for name, value in data.items() if not isinstance(value, list | dict)}
     rows = [
         row for value in data.values() if isinstance(value, list) for row in value if isinstance(row, dict)
     ]
-    return [{**row, **shared} for row in rows] or [shared]
+    return [{**row, **shared, **row} for row in rows] or [shared]  # what the row says counts
 
 
 def find(file: str, *, device: str = "", **wanted: Any) -> Record:

@@ -46,7 +46,7 @@ def quantity(value: float | Sequence[float], unit: str) -> str:
     steps = STEPS.get(unit) or tuple((a, b, f"{prefix} {unit}") for a, b, prefix in COUNTS)
     if unit.endswith("/s") and unit not in STEPS:  # rates of counts are written out
         steps = ((0, 1, f" {unit}"),)
-    _, divisor, name = next(step for step in steps if high >= step[0])
+    _, divisor, name = next(step for step in steps if abs(high) >= step[0])
     return f"{_range(low / divisor, high / divisor)}{name}"
 
 

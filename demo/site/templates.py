@@ -54,6 +54,7 @@ def render(markdown: str, url: str) -> str:
         kernel_lines=kernels.lines,
         kernel_gallery=kernels.gallery,
         benchmarks=benchmarks.page,
+        measurements=benchmarks.section,
         checkpoints=checkpoints.page,
         shipped=lambda name, what: _shipped(up, name, what),
         shipped_sample=_shipped_sample,
@@ -111,7 +112,8 @@ def gpt2_runs(up: str, device: str) -> str:
     runs = matching("train_steps", device=device, workload="GPT-2")
     for record in sorted(runs, key=lambda record: record.number("tokens_per_s")):
         seconds = tokens / record.number("tokens_per_s")
-        by = "this one" if record.values["impl"] == "tabula" else record.values["impl"]
+        ours = record.values["impl"] == "tabula"
+        by = "this one" if ours else f"{record.values['impl']}, {record.values['variant']}"
         cells = (
             f"{by}, {record.values['precision']}",
             _measured(up, record, "tokens_per_s"),

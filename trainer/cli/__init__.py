@@ -29,7 +29,7 @@ COMMANDS = {
     "eval": ("trainer.cli.evaluate", "measure how well a model predicts"),
     "budget": ("trainer.cli.budget", "tell what a training run takes, without a GPU"),
     "devices": ("trainer.cli.devices", "list the GPUs there are"),
-    "bench": ("trainer.bench", "time kernels, training steps and the tokenizer"),
+    "bench": ("trainer.cli.bench", "time kernels, training steps and the tokenizer"),
 }
 
 EPILOG = """\

@@ -10,7 +10,7 @@ from demo.site.live.frame import Figure
 from demo.site.live.markup import Markup, join, link, row, tag
 from demo.site.live.numbers import figure
 from demo.site.live.records import device_name, provenance, read
-from trainer.bench_gpu import WORKLOADS
+from trainer.bench.steps import WORKLOADS
 from trainer.provenance import commit
 
 TIMED = ("TINY", "SMALL")

@@ -1,0 +1,80 @@
+"""The operations and bytes that kernels are held to: against the budget's formulas, and counted by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from trainer.bench.steps import STEP, configured
+from trainer.bench.work import ATTENTION_PRODUCTS, GATHERED, UPDATED, WRITTEN, work
+from trainer.budget import flops_per_token
+from trainer.config import ModelConfig
+from trainer.kernels import HALF, Tuning, binding_modes
+from trainer.model import build
+from trainer.ops.matmul import matmul
+from trainer.plan import Dispatch, Plan
+
+# Shapes that tell B, T, C and V apart; a vocabulary of whole tiles, so that no row is padding
+MODEL = ModelConfig(layers=3, width=64, heads=4, context=32, vocab=320)
+BATCH = 5
+N, C, V = BATCH * MODEL.context, MODEL.width, MODEL.vocab
+
+
+def dispatches(precision: str) -> list[Dispatch]:
+    _, train = configured("nano", precision, BATCH)
+    tuning = Tuning(software=False, features=frozenset({HALF}))
+    plan = build(MODEL, train=replace(train, steps=100), tokens=999, tuning=tuning).plan
+    return [dispatch for program in STEP for dispatch in plan.programs[program].dispatches]
+
+
+def moved(kernel: str, precision: str) -> list[float]:
+    return [work(dispatch).nbytes for dispatch in dispatches(precision) if dispatch.kernel == kernel]
+
+
+def test_a_step_s_operations_are_the_budget_s_and_what_attention_makes_anew() -> None:
+    flops = sum(work(dispatch).flops for dispatch in dispatches("f32"))
+    product = 2 * N * MODEL.context * C / 2 * MODEL.layers  # of attention, the causal half
+    anew = sum(ATTENTION_PRODUCTS.values()) - 6  # forward has two products, backward needs four
+    assert flops == 3 * flops_per_token(MODEL) * N + anew * product
+
+
+@pytest.mark.parametrize(("precision", "item"), [("f32", 4), ("mixed", 2)])
+def test_bytes_of_a_step_s_kernels_by_hand(precision: str, item: int) -> None:
+    assert moved("layernorm.forward", precision)[0] == N * C * (4 + item) + 2 * C * 4 + N * 8
+    assert moved("cross_entropy.forward_backward", precision) == [2 * N * V * item + 2 * N * 4]
+    copy = 2 if precision == "mixed" else 0
+    matrices = (V + MODEL.context) * C + MODEL.layers * 12 * C * C
+    assert max(moved("adamw.update", precision)) == matrices * (4 + 3 * 8 + copy)
+    statistics = 2 * N * MODEL.heads * 4  # log-sum-exp and delta
+    read = N * C * item * 4 + statistics  # q, k, v and dout
+    assert moved("attention.backward_query", precision)[0] == pytest.approx(read + N * C * item)
+    assert moved("attention.backward_key_value", precision)[0] == pytest.approx(read + 2 * N * C * item)
+    assert moved("embedding.forward", precision) == [N * 4 + 2 * N * C * 4 + MODEL.context * C * 4]
+
+
+@pytest.mark.parametrize(("parts", "add"), [(1, False), (1, True), (4, False)])
+def test_bytes_of_a_product_that_is_made_in_parts_or_added(parts: int, add: bool) -> None:
+    plan = Plan(Tuning(software=False, pinned={"matmul": "matmul_tiled"}))
+    M, N, K = 64, 128, 512 * parts
+    a, b, out = (
+        plan.tensor(name, shape, role="parameter")
+        for name, shape in (("a", (M, K)), ("b", (K, N)), ("out", (M, N)))
+    )
+    with plan.program("multiply"):
+        matmul(plan, a, b, out, (M, N, K), add=add)
+    product = plan.programs["multiply"].dispatches[0]
+    found, sums = work(product), product.grid[2]
+    assert found.flops == 2 * M * N * K
+    assert found.nbytes == 4 * (M * K + K * N + M * N * (sums + (add and sums == 1)))
+
+
+def test_what_the_tables_name_is_there() -> None:
+    step = {dispatch.kernel: dispatch for dispatch in dispatches("mixed")}
+    for kernel, names in UPDATED.items():
+        modes = binding_modes(step[kernel].variant, step[kernel].entry)
+        assert {modes[name] for name in names} == {"read_write"}
+    for kernel in WRITTEN:
+        assert "dqkv" in step[kernel].bindings
+    bound = {name for dispatch in step.values() for name in dispatch.bindings}
+    assert bound >= GATHERED

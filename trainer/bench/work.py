@@ -1,0 +1,95 @@
+"""What a kernel has to do: floating-point operations, and bytes of memory that it moves at least.
+
+    work(dispatch).flops / seconds      is held against the device's fastest matrix product
+    work(dispatch).nbytes / seconds     against its fastest copy
+
+Counted from a dispatch's constants and the sizes of what it binds, each number read once and written once: a
+kernel that reads its input twice moves more than is counted, and one that finds it in a cache moves less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from trainer.kernels import binding_modes
+from trainer.plan import ITEM_SIZE, Dispatch, Tensor
+
+# Attention's products of a (T, HS) and a (HS, T) or (T, T) matrix, half of each of which counts, since it is
+# causal. Both kernels of backward make the scores anew.
+ATTENTION_PRODUCTS = {"forward": 2, "backward_query": 3, "backward_key_value": 4}
+# Bindings that a kernel both reads and writes, beside the outputs that the constant ADD makes so
+UPDATED = {
+    "adamw.update": {"parameter", "mean", "variance"},
+    "cross_entropy.forward_backward": {"logits"},
+    "embedding.backward_tokens": {"dtoken_table"},
+}
+# Tables of which a kernel touches the rows of its tokens: no more than there are tokens
+GATHERED = {"token_table", "dtoken_table"}
+# The parts of dq, dk and dv that a kernel writes
+WRITTEN = {"attention.backward_query": 1 / 3, "attention.backward_key_value": 2 / 3}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one dispatch or several. `flops` is 0 for kernels that do little but move bytes."""
+
+    flops: float = 0.0
+    nbytes: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.nbytes + other.nbytes)
+
+
+def work(dispatch: Dispatch) -> Work:
+    """The work of one dispatch."""
+    if dispatch.kernel == "matmul.multiply":
+        return _matmul(dispatch)
+    return Work(_attention(dispatch), sum(_moved(dispatch, name) for name in dispatch.bindings))
+
+
+def _matmul(dispatch: Dispatch) -> Work:
+    """The operands may be parts of larger tensors, so that the constants tell their sizes."""
+    k, bound = dispatch.constants, dispatch.bindings
+    M, N, K = (int(k[name]) for name in "MNK")
+    parts = dispatch.grid[2]  # each has a sum of its own
+    numbers = {
+        "a": M * K,
+        "b": K * N,
+        "bias": N if k["BIAS"] else 0,
+        "aux": M * N if k["RESIDUAL"] or k["GELU_BACKWARD"] else 0,
+        "out": M * N * (parts + (1 if k["ADD"] else 0)),
+        "extra": M * N if k["GELU"] else 0,
+    }
+    return Work(2.0 * M * N * K, sum(ITEM_SIZE[bound[name].dtype] * count for name, count in numbers.items()))
+
+
+def _attention(dispatch: Dispatch) -> float:
+    op, entry = dispatch.kernel.split(".")
+    if op != "attention" or entry not in ATTENTION_PRODUCTS:
+        return 0.0
+    B, T, NH, HS = (int(dispatch.constants[name]) for name in ("B", "T", "NH", "HS"))
+    return ATTENTION_PRODUCTS[entry] * 2.0 * B * NH * T * T * HS / 2
+
+
+def _moved(dispatch: Dispatch, name: str) -> float:
+    """Bytes of a binding that a kernel reads and writes."""
+    tensor, k = dispatch.bindings[name], dispatch.constants
+    if (
+        tensor.role == "state"
+    ):  # counters, settings, the step's row of a table, what is not used: a few numbers
+        return 0
+    writes = bool(k.get("ADD")) and binding_modes(dispatch.variant, dispatch.entry)[name] == "read_write"
+    times = 2 if writes or name in UPDATED.get(dispatch.kernel, ()) else 1
+    return times * _touched(dispatch, name, tensor)
+
+
+def _touched(dispatch: Dispatch, name: str, tensor: Tensor) -> float:
+    k = dispatch.constants
+    if name in GATHERED:
+        return min(tensor.nbytes, ITEM_SIZE[tensor.dtype] * int(k["N"]) * int(k["C"]))
+    if name == "logits":  # the memory of a chunk of rows, of which the last chunk fills a part
+        return ITEM_SIZE[tensor.dtype] * int(k["N"]) * tensor.shape[1]
+    if name == "dqkv":
+        return WRITTEN[dispatch.kernel] * tensor.nbytes
+    return ITEM_SIZE[tensor.dtype] * prod(tensor.shape)
