@@ -21,7 +21,7 @@ KEY = ("workload", "impl", "axis", "variant", "precision", "batch", "seed", "dev
 
 @cache
 def checkout() -> str | None:
-    """The commit of the checkout when it is first asked for: what a command writes there would make it dirty."""
+    """The commit of the checkout when it is first asked for: what a command writes would make it dirty."""
     return commit()
 
 
