@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cli_tools import Cli
 
-from trainer.bench import curves, matmul, profile, pytorch
+from trainer.bench import curves, matmul, profile, pytorch, records
 from trainer.bench.learn import smoothed, thinned
 from trainer.bench.matmul import Product, products
 from trainer.bench.records import keep
@@ -166,6 +166,19 @@ def test_a_list_of_numbers_is_a_line(tmp_path: Path) -> None:
     keep(tmp_path, "x.json", [record])
     assert json.loads((tmp_path / "x.json").read_text()) == [record]
     assert '  "losses": [ 0.5, -1e-05, 2 ],\n' in (tmp_path / "x.json").read_text()
+
+
+def test_all_records_of_a_command_are_of_the_checkout_that_it_began_with(
+    cli: Cli, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "commit", lambda: "a-dirty" if any(tmp_path.iterdir()) else "a")
+    records.checkout.cache_clear()
+    try:
+        cli.done("bench", "matmul", "waiting", "--size", "NN:8", *TINY, "--steps", "1", "--out", tmp_path)
+    finally:
+        records.checkout.cache_clear()
+    found = [*read(tmp_path, "kernels.json"), *read(tmp_path, "waiting.json")]
+    assert {record["commit"] for record in found} == {"a"}
 
 
 def test_losses_are_smoothed_over_a_hundredth_to_either_side() -> None:

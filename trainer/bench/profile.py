@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
 
 from trainer.bench.matmul import Product, seconds_of, time_product
 from trainer.bench.records import Record, digits, ours, peak_memory
@@ -15,7 +14,7 @@ from trainer.ops.cast import cast
 from trainer.plan import Dispatch, Plan
 from trainer.runtime import Runtime
 
-ROUNDS = 5  # in which every dispatch is timed; the median counts
+ROUNDS = 5  # in which steps and their dispatches are timed: the least counts, which others disturb least
 # Launches of a dispatch that are timed together: a GPU's clock may tick too slowly for one
 REPEATS, REPEATS_SOFTWARE = 10, 1
 # What the roofs are measured with: a product of N × N matrices, and a copy of so many numbers (f32)
@@ -75,7 +74,7 @@ async def profile_step(device: Device, name: str, precision: str, batch: int | N
     model, train = configured(name, precision, batch)
     roofs = await measure_roofs(device, precision)
     runtime = await warmed_up(device, model, train)
-    step, _ = await run_steps(runtime, steps)
+    step = min([(await run_steps(runtime, steps))[0] for _ in range(ROUNDS)])
     timed = await time_kernels(device, runtime)
     memory = runtime.model.plan.nbytes
     runtime.close()
@@ -164,7 +163,7 @@ async def time_kernels(device: Device, runtime: Runtime) -> list[Timed]:
         Timed(
             *which,
             len(places),
-            median(sum(column[i] for i in places) for column in columns),
+            min(sum(column[i] for i in places) for column in columns),
             sum((work(dispatches[i]) for i in places), Work()),
         )
         for which, places in groups.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ Record = dict[str, Any]
 KEY = ("workload", "impl", "axis", "variant", "precision", "batch", "seed", "device", "machine")
 
 
+@cache
+def checkout() -> str | None:
+    """The commit of the checkout when it is first asked for: what a command writes would make it dirty."""
+    return commit()
+
+
 def provenance(device: str, driver: str) -> Record:
     """What every record says of where its figures come from."""
     return {
@@ -25,7 +32,7 @@ def provenance(device: str, driver: str) -> Record:
         "driver": driver,
         "machine": machine(),
         "date": today(),
-        "commit": commit(),
+        "commit": checkout(),
         "command": "trainer " + " ".join(sys.argv[1:]),
     }
 

@@ -15,7 +15,7 @@ from trainer.bench.learn import compare_learning
 from trainer.bench.matmul import Product, products, time_matmuls
 from trainer.bench.profile import profile_kernels, profile_step
 from trainer.bench.pytorch import check_installed, time_torch_matmul, time_torch_steps
-from trainer.bench.records import Record, keep
+from trainer.bench.records import Record, checkout, keep
 from trainer.bench.steps import WORKLOADS, time_steps, time_waiting, workload
 from trainer.bench.tokenizer import time_tokenizer
 from trainer.cli.options import add_device, number, whole
@@ -136,6 +136,7 @@ async def main(args: argparse.Namespace) -> int:
         workload(name)
     if args.compare:
         check_installed()
+    checkout()  # before anything is written into it
     device = await open_device(args.device) if set(parts) != {"tokenizer"} else None
     if device:
         print(f"{device.info.name} ({device.info.backend}), {machine()}")
