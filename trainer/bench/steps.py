@@ -131,9 +131,7 @@ async def warmed_up(device: Device, model: ModelConfig, train: TrainConfig) -> R
     return runtime
 
 
-async def open_training(
-    device: Device, model: ModelConfig, train: TrainConfig, windows: int = 64
-) -> Runtime:
+async def open_training(device: Device, model: ModelConfig, train: TrainConfig, windows: int = 64) -> Runtime:
     """A model at its first step, compiled, on random tokens: `windows` of them. Of one window, every batch is
     alike and soon known by heart. Raises DeviceError for what the device cannot hold or compute.
     """

@@ -75,9 +75,7 @@ def _attention(dispatch: Dispatch) -> float:
 def _moved(dispatch: Dispatch, name: str) -> float:
     """Bytes of a binding that a kernel reads and writes."""
     tensor, k = dispatch.bindings[name], dispatch.constants
-    if (
-        tensor.role == "state"
-    ):  # counters, settings, the step's row of a table, what is not used: a few numbers
+    if tensor.role == "state":  # counters, settings, a row of a table, what is not used: a few numbers
         return 0
     writes = bool(k.get("ADD")) and binding_modes(dispatch.variant, dispatch.entry)[name] == "read_write"
     times = 2 if writes or name in UPDATED.get(dispatch.kernel, ()) else 1
@@ -90,6 +88,10 @@ def _touched(dispatch: Dispatch, name: str, tensor: Tensor) -> float:
         return min(tensor.nbytes, ITEM_SIZE[tensor.dtype] * int(k["N"]) * int(k["C"]))
     if name == "logits":  # the memory of a chunk of rows, of which the last chunk fills a part
         return ITEM_SIZE[tensor.dtype] * int(k["N"]) * tensor.shape[1]
+    if (
+        name == "sums"
+    ):  # strided: the columns of one vector, or of two, in what holds all vectors' partial sums
+        return 4.0 * (2 if "BIAS" in k else 1) * int(k["WIDTH"]) * dispatch.grid[1]
     if name == "dqkv":
         return WRITTEN[dispatch.kernel] * tensor.nbytes
     return ITEM_SIZE[tensor.dtype] * prod(tensor.shape)
