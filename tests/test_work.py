@@ -13,7 +13,7 @@ from trainer.config import ModelConfig
 from trainer.kernels import HALF, Tuning, binding_modes
 from trainer.model import build
 from trainer.ops.matmul import matmul
-from trainer.plan import Dispatch, Plan
+from trainer.plan import SPACING, Dispatch, Plan, round_up
 
 # Shapes that tell B, T, C and V apart; a vocabulary of whole tiles, so that no row is padding
 MODEL = ModelConfig(layers=3, width=64, heads=4, context=32, vocab=320)
@@ -45,7 +45,10 @@ def test_bytes_of_a_step_s_kernels_by_hand(precision: str, item: int) -> None:
     assert moved("cross_entropy.forward_backward", precision) == [2 * N * V * item + 2 * N * 4]
     copy = 2 if precision == "mixed" else 0
     matrices = (V + MODEL.context) * C + MODEL.layers * 12 * C * C
-    assert max(moved("adamw.update", precision)) == matrices * (4 + 3 * 8 + copy)
+    of_layer = (*[C] * 6, 3 * C, 4 * C)  # LayerNorms and biases, each up to a whole number of places
+    vectors = [*of_layer * MODEL.layers, C, C]
+    parameters = matrices + sum(round_up(size, SPACING) for size in vectors)
+    assert moved("adamw.update", precision) == [parameters * (4 + 3 * 8) + matrices * copy]
     statistics = 2 * N * MODEL.heads * 4  # log-sum-exp and delta
     read = N * C * item * 4 + statistics  # q, k, v and dout
     assert moved("attention.backward_query", precision)[0] == pytest.approx(read + N * C * item)
