@@ -26,9 +26,11 @@ from trainer.bench_gpu import (
     time_waiting,
     workload,
 )
+from trainer.cli.tune import FOLDER
 from trainer.config import PRECISIONS
 from trainer.devices import open_device
 from trainer.errors import ConfigError
+from trainer.gutenberg import FolderCache
 from trainer.provenance import machine
 from trainer.tokenizer import Tokenizer
 
@@ -65,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int, help="micro-batch of the training steps (default: the preset's)")
     parser.add_argument("--steps", type=int, default=20, help="training steps timed (default: 20)")
+    parser.add_argument(
+        "--tune", action="store_true", help="training steps with the kernels that `trainer tune` found"
+    )
     parser.add_argument(
         "--sources", nargs="+", default=["books"], help="text for the tokenizer, the first 10 MB of it"
     )
@@ -103,8 +108,10 @@ async def main(args: argparse.Namespace) -> int:
             records += [time_torch_matmul(product, args.precision) for product in asked]
         _keep(args.out, "kernels.json", records)
     if device and "steps" in parts:
+        cache = FolderCache(name=FOLDER) if args.tune else None
         records = [
-            await time_steps(device, name, args.precision, args.batch, args.steps) for name in args.preset
+            await time_steps(device, name, args.precision, args.batch, args.steps, cache)
+            for name in args.preset
         ]
         _keep(args.out, "train_steps.json", records)
     if device and "waiting" in parts:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from trainer.answers import answers
 from trainer.budget import estimate
 from trainer.config import PRESETS, ModelConfig, TrainConfig
 from trainer.devices import Device, Executable
 from trainer.errors import ConfigError
+from trainer.gutenberg import Cache
 from trainer.kernels import GPU_VARIANTS, needs
 from trainer.model import build
 from trainer.ops.cast import cast
@@ -247,9 +249,18 @@ def workload(name: str) -> tuple[ModelConfig, TrainConfig]:
     return PRESETS[name].model, PRESETS[name].train
 
 
-async def time_steps(device: Device, name: str, precision: str, batch: int | None, steps: int) -> Record:
-    """Whole training steps of a workload on random tokens: milliseconds, and the share that Python takes."""
-    runtime, train = await _training(device, name, precision, batch)
+async def time_steps(
+    device: Device,
+    name: str,
+    precision: str,
+    batch: int | None,
+    steps: int,
+    cache: Cache | None = None,
+) -> Record:
+    """Whole training steps of a workload on random tokens: milliseconds, and the share that Python takes. The
+    kernels are those that `cache` keeps as the fastest, where it is given.
+    """
+    runtime, train = await _training(device, name, precision, batch, cache)
     built = runtime.model
     budget = estimate(built, train, software=device.info.software)
     encoding, began = 0.0, time.perf_counter()
@@ -265,6 +276,7 @@ async def time_steps(device: Device, name: str, precision: str, batch: int | Non
         **_common(device),
         "workload": name,
         "precision": precision,
+        **({"tuned": True} if cache else {}),
         "batch": train.batch,
         "ms_per_step": round(1e3 * seconds, 4),
         "tokens_per_s": round(budget.tokens_per_step / seconds),
@@ -315,13 +327,15 @@ async def time_waiting(device: Device, name: str, precision: str, batch: int | N
 
 
 async def _training(
-    device: Device, name: str, precision: str, batch: int | None
+    device: Device, name: str, precision: str, batch: int | None, cache: Cache | None = None
 ) -> tuple[Runtime, TrainConfig]:
     """A workload's model on random tokens, compiled, with its first steps behind it."""
     model, settings = workload(name)
     train = replace(settings, batch=batch or settings.batch, accumulate=1, steps=10_000, precision=precision)
     tokens = 64 * model.context
-    built = build(model, train=train, tokens=tokens, tuning=device.info.tuning)
+    known = (await answers(device, model, train, cache, seconds=0))[0] if cache else {}
+    tuning = replace(device.info.tuning, answers=known)
+    built = build(model, train=train, tokens=tokens, tuning=tuning)
     runtime = await Runtime.open(device, built)
     await _prepare(runtime, model, train, tokens)
     for _ in range(3):  # compiles lazily, and raises the clocks
