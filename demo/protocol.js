@@ -12,6 +12,10 @@ export const COMMANDS = {
   boot: ["base", "manifest"],
   // Measures f32 matmul for about 0.3 s. Reply: {gflops}
   measure: [],
+  // Measures which kernels train a model the fastest, for a few seconds, beside other commands; on a software
+  // renderer, and what is known already, with `force` alone. What a run begins with is what is known then.
+  // Reply: {measured, faster}, both numbers of ops and shapes
+  tune: ["model", "train", "force"],
   // sources: [{kind: "books"} | {kind: "gutenberg", name} | {kind: "text", title, text}]
   // Reply: {documents: [{title, author, bytes, words, licence, source, split}], preview: string,
   // failed: [{name, title, problem}]}; split is "training", "held-out" or, for a single text, "both".

@@ -5,6 +5,7 @@ from __future__ import annotations
 COMMANDS: dict[str, tuple[str, ...]] = {
     "boot": ("base", "manifest"),
     "measure": (),
+    "tune": ("model", "train", "force"),
     "load": ("sources",),
     "preview": ("index",),
     "library": (),

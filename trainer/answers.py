@@ -87,18 +87,21 @@ async def answers(
     force: bool = False,
     on_event: Reader | None = None,
 ) -> tuple[dict[str, str], list[Finding]]:
-    """Answers to what a training step asks, by the questions' keys: those that are kept, and where some are
-    missing (with `force`: all of them) what `seconds` are enough to find, which is then kept too, and is told
-    as findings. Raises DeviceError.
+    """All answers that are known of a device, by the questions' keys, and what was found just now: of what a
+    training step asks and is not kept (with `force`: of all), as much as `seconds` are enough for. It is
+    kept, too. Raises DeviceError.
     """
-    asked = questions(model, train, device.info.tuning)
     kept = await load(cache, device.info, on_event)
-    known = {} if force else answers_in(kept, asked)
-    missing = [one for one in asked if one.question.key not in known]
-    findings = await tune(device, missing, seconds, on_event) if missing and seconds > 0 else []
+    findings: list[Finding] = []
+    if seconds > 0:
+        asked = questions(model, train, device.info.tuning)
+        known = {} if force else answers_in(kept, asked)
+        missing = [one for one in asked if one.question.key not in known]
+        findings = await tune(device, missing, seconds, on_event) if missing else []
     if findings:
         await remember(cache, device.info, kept, findings, on_event)
-    return known | {finding.question.key: str(finding.winner) for finding in findings}, findings
+    new = {finding.question.key: str(finding.winner) for finding in findings}
+    return {key: entry["answer"] for key, entry in kept.items()} | new, findings
 
 
 async def remember(

@@ -18,7 +18,7 @@ import math
 import struct
 import time
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -37,7 +37,7 @@ ROUNDS = 5  # of which the median counts
 ROUND_SECONDS = 0.01  # of launches in a round: a hundred times what a browser rounds its clock to
 CLEAR_SECONDS = 0.001  # what the launches take at least that say how many a round has
 MOST_LAUNCHES = 4096  # in a round
-HOPELESS = 3.0  # times as slow as another one: not timed any further
+HOPELESS = 2.0  # times as slow as another one: not timed any further, nor its variant in other tiles
 # Operations of the naive kernel: of a larger product, or of more logits, it makes the first rows alone.
 CHECKED, CHECKED_SOFTWARE = 1e9, 2e7
 SAMPLE = 4096  # elements that are compared at the beginning, and at the end, of what a candidate writes
@@ -115,7 +115,7 @@ async def _answer(device: Device, asked: Asked, deadline: float) -> Finding | No
         for name, features in lacking.items()
         if features
     }
-    trials = _Trials(device, asked, [c for c in asked.question.candidates if str(c) not in refused])
+    trials = _Trials(device, asked, refused)
     executable = await device.compile(trials, programs=["fill", NAIVE])
     try:
         return await _Measuring(executable, trials, refused).answer(asked.question, deadline)
@@ -134,16 +134,23 @@ class _Trials(Plan):
     that cannot run the shape, the candidate that is taken without measuring.
     """
 
-    def __init__(self, device: Device, asked: Asked, candidates: Sequence[Choice]) -> None:
+    def __init__(self, device: Device, asked: Asked, refused: dict[str, str]) -> None:
+        """Adds to those that are `refused` those that WebGPU's limits forbid. Raises DeviceError for all."""
         super().__init__(device.info.tuning)
         self.shared: dict[tuple[Tensor, int, tuple[int, ...]], Tensor] = {}
         question = asked.question
-        naive = [choice for choice in candidates if choice.variant == question.op]
-        named = {NAIVE: (naive or candidates)[0]} | {str(choice): choice for choice in candidates}
-        for name, choice in named.items():
-            with self.program(name):
-                for runs in asked.runs.values():
-                    runs[0](self, choice)
+        able: list[Choice] = []
+        for choice in question.candidates:
+            if str(choice) not in refused:
+                try:
+                    self._append(_program(str(choice)), asked, choice)
+                    able.append(choice)
+                except DeviceError as error:
+                    refused[str(choice)] = str(error)
+        if not able:
+            raise DeviceError(f"no kernel runs {question.key}", "choose a smaller batch or model")
+        naive = [choice for choice in able if choice.variant == question.op]
+        self._append(NAIVE, asked, (naive or able)[0])
         if naive:
             self._cut(question.work, CHECKED_SOFTWARE if device.info.software else CHECKED)
         self.written = list(
@@ -156,6 +163,16 @@ class _Trials(Plan):
         )
         self._fill()
         self.finish()
+
+    def _append(self, program: str, asked: Asked, choice: Choice) -> None:
+        """A program of all parts of the op, or none. Raises DeviceError."""
+        try:
+            with self.program(program):
+                for runs in asked.runs.values():
+                    runs[0](self, choice)
+        except DeviceError:
+            del self.programs[program]
+            raise
 
     def dispatch(
         self,
@@ -204,6 +221,11 @@ class _Trials(Plan):
                         cast(self, made, piece)
 
 
+def _program(choice: str) -> str:
+    """What the program of a candidate is called: a device may be told several names in one text."""
+    return choice.replace(" ", ",")
+
+
 # -------------------------------------------------------------------- checking and timing
 
 
@@ -220,24 +242,29 @@ class _Measuring:
         expected = await self._results(NAIVE)
         launches: dict[str, int] = {}
         rounds: dict[str, list[float]] = {}
-        refused = self.refused
-        for name in [name for name in map(str, question.candidates) if name not in refused]:
+        refused, hopeless, best = self.refused, set[str](), math.inf
+        for choice in question.candidates:
+            name = str(choice)
+            if name in refused or choice.variant in hopeless:
+                continue
             if time.perf_counter() >= deadline:
                 return None
             try:
-                await self.executable.compile([name])
+                await self.executable.compile([_program(name)])
             except DeviceError as error:
                 refused[name] = str(error)
                 continue
-            if wrong := _difference(before, expected, await self._results(name)):
+            if wrong := _difference(before, expected, await self._results(_program(name))):
                 refused[name] = wrong
                 continue
             launches[name], once = await self._launches(name)
             rounds[name] = [once]
+            best = min(best, once)
+            if once > HOPELESS * best:  # the first of a variant is the one that should suit it best
+                hopeless.add(choice.variant)
             await asyncio.sleep(0)
         if not rounds:
             return Finding(question, question.candidates[0], {}, refused)
-        best = min(once for (once,) in rounds.values())
         for _ in range(ROUNDS):
             for name, (first, *_) in rounds.items():
                 if first <= HOPELESS * best:
@@ -270,10 +297,11 @@ class _Measuring:
             if launches >= MOST_LAUNCHES:
                 break
             launches *= 8
+        each = min(each, await self._once(name, launches))  # once more: it decides whether to go on with it
         return max(1, min(MOST_LAUNCHES, int(ROUND_SECONDS / max(each, 1e-9)))), each
 
     async def _once(self, name: str, launches: int) -> float:
-        return sum(await self.executable.times(name, launches))
+        return sum(await self.executable.times(_program(name), launches))
 
 
 def _difference(before: list[Values], expected: list[Values], got: list[Values]) -> str:

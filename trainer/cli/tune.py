@@ -56,7 +56,7 @@ async def main(args: argparse.Namespace) -> int:
     train = replace(chosen.train, batch=args.batch or chosen.train.batch, precision=args.precision)
     with open_display() as display:
         device = await open_device(args.device)
-        total = len(questions(chosen.model, train, device.info.tuning))
+        asked = {one.question.key for one in questions(chosen.model, train, device.info.tuning)}
         known, findings = await answers(
             device,
             chosen.model,
@@ -69,8 +69,9 @@ async def main(args: argparse.Namespace) -> int:
         for line in table(findings):
             display.say(line)
         display.say(
-            f"{len(findings)} of {total} questions measured on {device.info.name}, "
-            f"{len(known) - len(findings)} known before, {total - len(known)} left for another time"
+            f"{len(findings)} of {len(asked)} questions measured on {device.info.name}, "
+            f"{len(asked & set(known)) - len(findings)} known before, "
+            f"{len(asked - set(known))} left for another time"
         )
     return 0
 
