@@ -21,7 +21,7 @@ from trainer.errors import CorpusError, DeviceError
 from trainer.gutenberg import Retry
 
 PAIRS = "blimp.jsonl"  # of the bundle
-BOOKS, MODELS = "tabula-books", "tabula-models"  # caches
+BOOKS, MODELS, MEASURED = "tabula-books", "tabula-models", "tabula-measured"  # caches
 LONGEST_WAIT = (
     5.0  # s that a server of books may ask for in silence; with more, the page tells and counts down
 )
@@ -52,6 +52,7 @@ class Host:
             cache=BrowserCache(self.store, BOOKS),
             download=self.download,
             models=BrowserCache(self.store, MODELS),
+            measured=BrowserCache(self.store, MEASURED),
             base=self.worker.library or None,
             retry=Retry(longest=LONGEST_WAIT),
             prepare_books=self.prepare_books,

@@ -16,6 +16,10 @@ export const COMMANDS = {
   // of `steps`, or (null) of as many as take half a second. Reply: {workload, precision, batch, ms_per_step,
   // tokens_per_s, gflops, steps, first_loss, last_loss}
   bench: ["workload", "precision", "steps"],
+  // Measures which kernels train a model the fastest, for a few seconds, beside other commands; on a software
+  // renderer, and what is known already, with `force` alone. What a run begins with is what is known then.
+  // Reply: {measured, faster}, both numbers of ops and shapes
+  tune: ["model", "train", "force"],
   // sources: [{kind: "books"} | {kind: "gutenberg", name} | {kind: "text", title, text}]
   // Reply: {documents: [{title, author, bytes, words, licence, source, split}], preview: string,
   // failed: [{name, title, problem}]}; split is "training", "held-out" or, for a single text, "both".

@@ -6,6 +6,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "boot": ("base", "manifest"),
     "measure": (),
     "bench": ("workload", "precision", "steps"),
+    "tune": ("model", "train", "force"),
     "load": ("sources",),
     "preview": ("index",),
     "library": (),

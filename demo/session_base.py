@@ -44,6 +44,7 @@ class SessionBase:
         cache: Cache | None = None,
         download: Download | None = None,
         models: Cache | None = None,
+        measured: Cache | None = None,
         base: str | None = None,
         retry: Retry | None = None,
         prepare_books: Callable[[], Awaitable[None]] = nothing,
@@ -57,6 +58,7 @@ class SessionBase:
         self.post = post
         self.fetching: dict[str, Any] = {"fetch": fetch, "cache": cache, "base": base, "retry": retry}
         self.download, self.models = download, models
+        self.measured = measured  # kernels: see trainer/answers.py
         self.prepare_books = prepare_books
         self.read_pairs = read_pairs
         self.autosave = autosave
@@ -67,6 +69,7 @@ class SessionBase:
         self._owned = ""  # the run that this tab may train
         self._device: Device | None = None
         self._opening = asyncio.Lock()
+        self._tuning: asyncio.Task[Any] | None = None
         self._job: asyncio.Task[Any] | None = None
         self._writing: asyncio.Task[Any] | None = None
         self._stop_writing = asyncio.Event()

@@ -7,6 +7,7 @@ import json
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +17,14 @@ from demo.material import Material
 from demo.session_base import FIRST_SAVE, Message
 from demo.session_text import TextCommands
 from demo.training import Training
+from trainer.answers import answers
 from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig, TrainConfig, from_dict
 from trainer.devices import Device
 from trainer.errors import CheckpointError, ConfigError, TrainerError
+from trainer.gutenberg import Cache
 
+TUNE_SECONDS, TUNE_SECONDS_SOFTWARE = 3.0, 10.0  # of measuring kernels
 BYTES_A_TOKEN = 3  # of text that was not tokenized yet
 NUMBERS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
 
@@ -69,6 +73,35 @@ class TrainingCommands(TextCommands):
             return settings.budget(sized, paced, tokens, self._device.info if self._device else None)
         except TrainerError as error:
             return {"error": str(error)}
+
+    async def do_tune(
+        self, model: Mapping[str, Any] | None, train: Mapping[str, Any] | None, force: bool
+    ) -> Message:
+        sized, paced = settings.configs(model, train)
+        device = await self.device()
+        if self.measured is None or (device.info.software and not force):
+            return {"measured": 0, "faster": 0}
+        task = self._tuning = self._start(self._tune(device, self.measured, sized, paced, force))
+        return await task
+
+    async def _tune(
+        self, device: Device, measured: Cache, model: ModelConfig, train: TrainConfig, force: bool
+    ) -> Message:
+        seconds = TUNE_SECONDS_SOFTWARE if device.info.software else TUNE_SECONDS
+        async with AsyncExitStack() as stack:
+            if self.training and not self.training.lost:
+                await stack.enter_async_context(self.training.quiet())
+            _, findings = await answers(
+                device, model, train, measured, seconds, force=force, on_event=self.hear
+            )
+        faster = sum(finding.winner != finding.default for finding in findings)
+        return {"measured": len(findings), "faster": faster}
+
+    async def _answers(self, device: Device, model: ModelConfig, train: TrainConfig) -> dict[str, str]:
+        """What is known of the fastest kernels, once what is being measured is."""
+        if self._tuning and not self._tuning.done():
+            await asyncio.wait([self._tuning])
+        return (await answers(device, model, train, self.measured, 0))[0] if self.measured else {}
 
     async def do_train(
         self,
@@ -150,7 +183,8 @@ class TrainingCommands(TextCommands):
         device = await self.device()
         await self._own(begun.run)
         await self._clear_device()
-        await begun.begin(device, model, config, resume, weights)
+        known = await self._answers(device, model, config)
+        await begun.begin(device, model, config, resume, weights, known)
         self.training, self.material = begun, begun.material
         return begun
 

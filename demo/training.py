@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,11 @@ class Training:
         config: TrainConfig,
         resume: Checkpoint | None,
         weights: Checkpoint | None,
+        answers: Mapping[str, str],
     ) -> None:
         """Compile, and make or load the weights: all of the run to `resume`, or `weights` to begin from.
 
-        Raises TrainerError.
+        `answers` say which kernels are the fastest (trainer/answers.py). Raises TrainerError.
         """
         self.model, self.config = model, config
         assert self.material.tokenizer is not None
@@ -85,6 +86,7 @@ class Training:
             on_event=self.hear,
             extra_state={"text": self.material.text_config()},
             resume=resume,
+            answers=answers,
         )
         if weights:
             await self.trainer.runtime.load(weights.weights)

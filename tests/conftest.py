@@ -8,6 +8,13 @@ import os
 import pytest
 
 from trainer.devices import Device, open_device
+from trainer.gutenberg import CACHE_VARIABLE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What this machine's user has fetched and measured is not for tests, nor for what they start."""
+    os.environ[CACHE_VARIABLE] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -232,6 +232,16 @@ def test_the_device_can_be_measured(jobs: Jobs) -> None:
     assert all(math.isfinite(value) and value >= 0 for value in figures.values())
 
 
+def test_the_autotuner_finds_kernels_without_barriers(jobs: Jobs) -> None:
+    """On SwiftShader a barrier costs about as much as the columns that are multiplied between two of them."""
+    train = {"steps": 50, "batch": 4, "warmup": 5}
+    key = "matmul NN 128x96x32 f32 f32 f32 bias:f32"
+    found = jobs("tune", model=JOB["model"], train=train, key=key)
+    assert (found["default"], found["winner"], found["refused"]) == ("matmul_tiled", "matmul_direct", {})
+    seconds = {name.split()[0]: value for name, value in found["seconds"].items()}
+    assert seconds["matmul_tiled"] > 2 * seconds["matmul_direct"] > 0
+
+
 # ---------------------------------------------------------------- one trainer, two hosts
 
 

@@ -79,6 +79,28 @@ def test_it_writes_and_shows_what_else_it_could_have_written(chromium: Browser, 
         expect(page.locator('[data-t="earlier"] li')).to_have_count(1)
 
 
+def test_kernels_are_measured_beside_the_stages_on_a_gpu_and_else_when_asked(
+    chromium: Browser, site: str
+) -> None:
+    for kind in ("GPU", "CPU"):
+        with demo(chromium, site, f"kind={kind}") as page:
+            facts = page.locator('[data-t="device-facts"]')
+            press(page, "Start")
+            if kind == "GPU":
+                expect(head(page, "train")).to_contain_text(re.compile("kernels: [0-9]+ of 18"))
+            expect(title(page)).to_have_text(re.compile("^Trained: "))
+            page.locator('[data-do="device"]').click()
+            expect(facts).to_contain_text("f32 matmul, measured")
+            expect(facts.get_by_text("2 of 18 faster than usual")).to_have_count(int(kind == "GPU"))
+            measure = page.get_by_role("button", name="Measure again")
+            measure.click()
+            expect(measure).to_be_disabled()
+            expect(facts).to_contain_text("2 of 18 faster than usual")
+            expect(measure).to_be_enabled()
+            shot(page, f"device-{kind}")
+            page.watch.assert_clean()
+
+
 def test_pause_resume_and_stop(chromium: Browser, site: str) -> None:
     with demo(chromium, site, "pace=100", gpu="software") as page:
         press(page, "Start")

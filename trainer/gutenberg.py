@@ -356,8 +356,8 @@ def cache_folder() -> Path:
 class FolderCache:
     """A `Cache` with one file an entry. Several processes may use the same folder at once."""
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        self.folder = (Path(folder) if folder is not None else cache_folder()) / "gitenberg"
+    def __init__(self, folder: str | os.PathLike[str] | None = None, name: str = "gitenberg") -> None:
+        self.folder = (Path(folder) if folder is not None else cache_folder()) / name
 
     def path(self, key: str) -> Path:
         """The file that keeps `key`, named after the end of the address and a hash of all of it."""

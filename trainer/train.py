@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer import __version__
+from trainer.answers import from_run, of_run
 from trainer.budget import Budget, estimate
 from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig, SampleConfig, TrainConfig, from_dict, to_dict
@@ -98,12 +99,15 @@ class Trainer:
         save: Save | None = None,
         extra_state: dict[str, Any] | None = None,
         resume: Checkpoint | None = None,
+        answers: Mapping[str, str] | None = None,
     ) -> Trainer:
         """Check that all fits, compile, and make or load the weights. Raises TrainerError before any work.
 
         `extra_state` is the caller's own JSON data (where the text came from, say), kept in checkpoints.
+        `answers` are measured choices of kernels (trainer/answers.py); a run that goes on keeps its own.
         """
-        built = plan_run(device, model, config, dataset)
+        own = from_run(resume.state, device.info) if resume else None
+        built = plan_run(device, model, config, dataset, (answers or {}) if own is None else own)
         runtime = await Runtime.open(device, built, on_event)
         trainer = cls(
             runtime, config, tokenizer, dataset, on_event=on_event, save=save, extra_state=extra_state
@@ -187,6 +191,7 @@ class Trainer:
             "counters": ints(await self.runtime.executable.read(training.state.counters)),
             "seconds": self.seconds,
             "dataset": self.dataset.fingerprint,
+            "tuning": of_run(self.runtime.model.plan, self.runtime.device.info),
             **await self._loss_scaling(),
             **self.extra_state,
         }
@@ -375,7 +380,9 @@ class Trainer:
         self.seconds = checkpoint.state["seconds"]
 
 
-def plan_run(device: Device, model: ModelConfig, config: TrainConfig, dataset: Dataset) -> Model:
+def plan_run(
+    device: Device, model: ModelConfig, config: TrainConfig, dataset: Dataset, answers: Mapping[str, str]
+) -> Model:
     """The model's plan for training on `dataset`, checked against the device before anything is allocated.
 
     Raises CorpusError when the text is shorter than one window, DeviceError when the model does not fit.
@@ -393,7 +400,7 @@ def plan_run(device: Device, model: ModelConfig, config: TrainConfig, dataset: D
         tokens=len(dataset.train),
         evaluation_batch=config.batch,
         generate=True,
-        tuning=device.info.tuning,
+        tuning=replace(device.info.tuning, answers=answers),
     )
     check_fits(built.plan, device.info)
     return built

@@ -105,6 +105,7 @@ export class Flow {
       if (kept && kept.device === state.device?.name) state.peak ||= kept.gflops;
       if (!state.peak) await this.stage(turn, "measure", () => this.ask("measure"));
       keep.write("peak", { device: state.device?.name, gflops: state.peak });
+      if (!state.device?.software) this.tune(false); // beside the stages before training
       for (const name of PREPARATION) {
         if (state.stages[name].status !== "done") await this.stage(turn, name, () => this.work(name));
       }
@@ -112,6 +113,12 @@ export class Flow {
     } catch (error) {
       if (turn === this.turn) this.fail(error, state.stage);
     }
+  }
+
+  /** Measures which kernels are the fastest for the settings; with `force` also what is known already. */
+  tune(force) {
+    const { state } = this;
+    return this.ask("tune", { model: state.model, train: complete(state.train), force }).catch(() => { state.tuning = null; });
   }
 
   /** Another way through the stages begins: the one before, and what was to come by itself, is void. */

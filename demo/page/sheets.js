@@ -19,7 +19,7 @@ export function mountSheets(demo) {
       sheet(name).showModal();
     });
   }
-  demo.on("measure", () => demo.run(flow.boot().then(() => flow.ask("measure"))));
+  demo.on("measure", () => demo.run(flow.boot().then(() => flow.ask("measure")).then(() => flow.tune(true))));
   demo.on("runs", () => {
     sheet("runs").showModal();
     demo.run(flow.shipped.list());
@@ -105,21 +105,25 @@ export function mountSheets(demo) {
     parts.get("runs").replaceChildren(...state.runs.map((r) => runItem(r, locked && r.run === state.run.name, locked)));
   });
 
+  const kernels = ({ tuning, kernels: found }) =>
+    tuning ? `${whole(tuning.done)} of ${whole(tuning.total)}` : found ? `${whole(found.faster)} of ${whole(found.measured)} faster than usual` : "";
+
   const facts = memo((state) => {
     const d = state.device;
     const lines = d ? [
       ["Adapter", d.name], ["Interface", d.backend], ["Kind", d.software ? "Processor (software)" : d.kind],
       ["Features", (d.features ?? []).join(", ") || "–"], ["f32 matmul, measured", state.peak ? `${figure(state.peak)} GFLOP/s` : "not yet"],
+      ["Kernels, measured", kernels(state)],
     ] : [];
     parts.get("device-facts").replaceChildren(...lines.filter(([, v]) => v).map(([k, v]) => el("div", {}, el("dt", { text: k }), el("dd", { text: v }))));
   });
 
   function update(state) {
-    facts(`${JSON.stringify(state.device)} ${state.peak}`, state);
-    parts.put("device-note", state.mode === "recorded" ? "No GPU can be used here. Chrome or Edge 113, Safari 26 and newer have WebGPU; on Linux it may need to be switched on." : "Measured by multiplying matrices for about 0.3 s.");
+    facts(`${JSON.stringify(state.device)} ${state.peak} ${kernels(state)}`, state);
+    parts.put("device-note", state.mode === "recorded" ? "No GPU can be used here. Chrome or Edge 113, Safari 26 and newer have WebGPU; on Linux it may need to be switched on." : "Measured by multiplying matrices for about 0.3 s, and by trying the kernels on the shapes of the settings.");
     const measure = sheet("device").querySelector('[data-do="measure"]');
     measure.textContent = state.peak ? "Measure again" : "Measure";
-    measure.disabled = state.mode === "recorded" || state.phase === "working";
+    measure.disabled = state.mode === "recorded" || state.phase === "working" || state.tuning !== null;
     parts.put("runs-count", state.runs?.length ?? "");
     const { quota } = state;
     const room = quota ? ` ${bytes(quota.used)} used, ${bytes(quota.available)} left in this browser.` : "";

@@ -27,6 +27,7 @@ export function initial() {
     phase: "idle", // idle, working, paused, done, failed, looking (on, while another tab trains)
     stage: "", // the one that works
     device: null, problem: "", peak: 0, loading: null, booted: false, compiling: false,
+    tuning: null, kernels: null, // how far the measuring of kernels is, and what it found
     preset: "micro", model: {}, train: {}, rule: null, budget: null,
     source: "books", library: null, fetching: null,
     documents: [], preview: "", previewed: 0,
@@ -133,6 +134,10 @@ const ANSWERS = {
     if (device) state.device = device;
   },
   measure: (state, { gflops }) => { state.peak = gflops; },
+  tune(state, { measured, faster }) {
+    state.tuning = null;
+    if (measured) state.kernels = { measured, faster };
+  },
   load(state, { documents, preview }) {
     Object.assign(state, { documents, preview, previewed: 0, fetching: null });
   },
@@ -187,6 +192,7 @@ const REDUCERS = {
   },
   progress(state, e) {
     if (e.stage === "open") state.opening = e;
+    if (e.stage === "tune") state.tuning = e;
     const name = { fetch: "data", "train-tokenizer": "tokenizer", tokenize: "tokenize", evaluate: "eval" }[e.stage];
     if (!name) return;
     Object.assign(state.stages[name], { done: e.done, total: e.total, unit: e.unit, detail: e.detail });

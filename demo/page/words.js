@@ -131,7 +131,7 @@ function workingBar(state, bar, now) {
   const saved = run.saved ? ` Saved ${ago((now - run.saved.at) / 1000)}.` : "";
   return {
     status: "working", bar, actions,
-    title: run.begun && !state.compiling ? `Training: step ${whole(run.step)} of ${whole(run.steps)}` : "Compiling the kernels",
+    title: run.begun && !state.compiling ? `Training: step ${whole(run.step)} of ${whole(run.steps)}` : state.tuning ? "Measuring the kernels" : "Compiling the kernels",
     note: run.begun && !state.compiling ? `${Number.isFinite(seconds) ? `${duration(seconds)} left.` : "Measuring the time left."}${saved} You may leave this tab; training goes on.` : step,
   };
 }
@@ -262,6 +262,7 @@ const HEADS = {
     const loss = run.series.smooth.at(-1);
     if (!run.begun || loss === undefined) {
       const seconds = expected(state);
+      if (state.tuning) return [`${whole(state.train.steps ?? 0)} steps`, `kernels: ${whole(state.tuning.done)} of ${whole(state.tuning.total)}`];
       return [`${whole(state.train.steps ?? 0)} steps`, Number.isFinite(seconds) ? `about ${about(seconds)}` : ""];
     }
     if (s.status === "done") return [`Loss ${loss.toFixed(2)}`, `${whole(run.step)} steps, ${duration(run.seconds)}`];

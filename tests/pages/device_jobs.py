@@ -21,6 +21,8 @@ from trainer.config import ModelConfig, TrainConfig
 from trainer.errors import DeviceError
 from trainer.events import Progress
 from trainer.plan import Plan, Tensor
+from trainer.tune import questions
+from trainer.tune import tune as answer
 
 device = BrowserDevice(device_worker.gpu)
 executables: dict[int, BrowserExecutable] = {}
@@ -42,6 +44,19 @@ async def train(**job: Any) -> dict[str, Any]:
 
 async def measure(model: dict[str, Any], train: dict[str, Any], megabytes: int) -> dict[str, float]:
     return await device_measure.measure(device, ModelConfig(**model), TrainConfig(**train), megabytes)
+
+
+async def tune(model: dict[str, Any], train: dict[str, Any], key: str) -> dict[str, Any]:
+    """What the autotuner finds of a question, if it takes this device for a GPU."""
+    tuning = replace(device.info.tuning, software=False)
+    asked = questions(ModelConfig(**model), TrainConfig(**train), tuning)
+    (finding,) = await answer(device, [one for one in asked if one.question.key == key], 60.0)
+    return {
+        "default": finding.default.variant,
+        "winner": finding.winner.variant,
+        "seconds": finding.seconds,
+        "refused": finding.refused,
+    }
 
 
 # ---------------------------------------------------------------- plans that a test made natively
@@ -227,5 +242,5 @@ async def _error(coroutine: Any, kind: type[DeviceError] = DeviceError) -> str:
 
 
 _NATIVE = (compile_plan, write, run, read, times, clock, finish, close, refusals)
-_OWN = (info, train, measure, order, round_trip, growth, compile_errors, lose, go_wrong, progress)
+_OWN = (info, train, measure, tune, order, round_trip, growth, compile_errors, lose, go_wrong, progress)
 JOBS = {job.__name__: job for job in (*_NATIVE, *_OWN)}

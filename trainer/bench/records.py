@@ -16,7 +16,7 @@ from trainer.provenance import commit, machine, today
 Record = dict[str, Any]
 
 # What tells one measurement from another: a new record replaces the one that has the same of all of these.
-KEY = ("workload", "impl", "axis", "variant", "precision", "batch", "seed", "device", "machine")
+KEY = ("workload", "impl", "axis", "variant", "precision", "batch", "seed", "tuned", "device", "machine")
 
 
 @cache
@@ -39,7 +39,8 @@ def provenance(device: str, driver: str) -> Record:
 
 def ours(device: Device) -> Record:
     """The same for what this trainer does on a device."""
-    return {**provenance(device.info.name, device.info.driver), "impl": "tabula"}
+    tuned = {"tuned": True} if device.info.answers else {}
+    return {**provenance(device.info.name, device.info.driver), "impl": "tabula", **tuned}
 
 
 def digits(value: float, count: int = 4) -> float:

@@ -24,6 +24,7 @@ COMMANDS = {
     "corpus": ("trainer.cli.corpus", "fetch, clean, list and preview texts"),
     "tokenizer": ("trainer.cli.tokenizer", "train a tokenizer, or show how one cuts a text"),
     "train": ("trainer.cli.train", "train a model, or resume a run"),
+    "tune": ("trainer.cli.tune", "measure which kernels are the fastest on this device"),
     "sample": ("trainer.cli.sample", "let a model write"),
     "export": ("trainer.cli.export", "write a checkpoint to hand on: half the size, in small files"),
     "eval": ("trainer.cli.evaluate", "measure how well a model predicts"),

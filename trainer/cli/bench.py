@@ -7,22 +7,26 @@ replaces the one of the same measurement on the same device.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+from trainer.answers import answers
 from trainer.bench.curves import time_curves
 from trainer.bench.learn import compare_learning
 from trainer.bench.matmul import Product, products, time_matmuls
 from trainer.bench.profile import profile_kernels, profile_step
 from trainer.bench.pytorch import check_installed, time_torch_matmul, time_torch_steps
 from trainer.bench.records import Record, checkout, keep
-from trainer.bench.steps import WORKLOADS, time_steps, time_waiting, workload
+from trainer.bench.steps import WORKLOADS, configured, time_steps, time_waiting, workload
 from trainer.bench.tokenizer import time_tokenizer
 from trainer.cli.options import add_device, number, whole
 from trainer.cli.texts import add_sources
+from trainer.cli.tune import FOLDER, table
 from trainer.config import PRECISIONS
 from trainer.devices import Device, open_device
 from trainer.errors import ConfigError
+from trainer.gutenberg import FolderCache
 from trainer.provenance import machine
 
 # What is measured, and the file of --out that the records go to
@@ -101,6 +105,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="curves: a point whose steps would take longer is left out (default: 30)",
     )
+    parser.add_argument(
+        "--tune",
+        type=number,
+        default=0.0,
+        metavar="SECONDS",
+        help="first measure, for so long a model, which kernels train it the fastest, and take these for all "
+        "parts (default: 0, those that are usually the fastest)",
+    )
     add_sources(parser, "--sources", default=["books"])
     parser.add_argument(
         "--compare", action="store_true", help="time PyTorch on the same products and steps, too"
@@ -140,6 +152,9 @@ async def main(args: argparse.Namespace) -> int:
     device = await open_device(args.device) if set(parts) != {"tokenizer"} else None
     if device:
         print(f"{device.info.name} ({device.info.backend}), {machine()}")
+        if args.tune:
+            for run in product(args.preset, args.precision):
+                await _tune(device, *run, args.batch, args.tune)
     for part in (name for name in PARTS if name in parts):
         if part == "tokenizer":
             records = [await time_tokenizer(args.sources)]
@@ -148,6 +163,15 @@ async def main(args: argparse.Namespace) -> int:
             records = await _measure(device, part, args)
         keep(args.out, PARTS[part][1], records)
     return 0
+
+
+async def _tune(device: Device, name: str, precision: str, batch: int | None, seconds: float) -> None:
+    """Let the device's plans take the kernels that are measured to be the fastest, here or before."""
+    cache = FolderCache(name=FOLDER)
+    known, findings = await answers(device, *configured(name, precision, batch), cache, seconds)
+    device.info = replace(device.info, answers=known)
+    for line in table(findings):
+        print(line)
 
 
 async def _measure(device: Device, part: str, args: argparse.Namespace) -> list[Record]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import checkpoint
+from trainer.answers import answers, from_run
 from trainer.budget import estimate
 from trainer.checkpoint import Checkpoint
 from trainer.cli import run_folder
@@ -26,10 +27,12 @@ from trainer.cli.texts import (
     tokenize,
 )
 from trainer.cli.texts import load_with_tokenizer as load_start
+from trainer.cli.tune import FOLDER, SECONDS
 from trainer.config import PRESETS, ModelConfig, TrainConfig, from_dict, preset
 from trainer.devices import Device, check_fits, open_device
 from trainer.errors import CheckpointError, ConfigError, DeviceError
 from trainer.events import Stream
+from trainer.gutenberg import FolderCache
 from trainer.model import Model, build
 from trainer.safetensors import TensorData
 from trainer.tokenizer import Tokenizer
@@ -38,6 +41,8 @@ from trainer.train import Trainer, resumed_config
 DEFAULT_PRESET = "nano"
 BYTES_A_PARAMETER = 16  # weight, gradient and two moments, in f32
 MOST_MEMORY = 1 << 40  # bytes; where a device does not say how much it has
+TUNE = ("auto", "off", "force")
+TUNE_SECONDS = 10.0  # of measuring before a run begins
 BYTES_A_TOKEN = 3  # before the text is tokenized: from 2.6 (1,024 tokens) to 4.5 (50,257)
 
 EPILOG = """\
@@ -68,6 +73,7 @@ class Job:
     tokenizer: Tokenizer | None = None  # None: train one
     weights: dict[str, TensorData] | None = None  # to begin with
     resume: Checkpoint | None = None
+    tune: str = "auto"  # one of TUNE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +118,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokenizer.json, or a folder that holds one (default: train one of --vocab tokens on the text)",
     )
     add_device(parser)
+    parser.add_argument(
+        "--tune",
+        choices=TUNE,
+        help="auto: take the kernels that were measured to be the fastest on this device and, on a GPU, "
+        f"measure what is missing for {TUNE_SECONDS:g} s at most; force: measure all anew; off: take what is "
+        "usually the fastest (default: auto)",
+    )
     add_sources(parser, "--sources")
     add_flags(parser, "text", TextConfig(), leave_out=["sources"])
     model_flags += add_flags(parser, "model", PRESETS[DEFAULT_PRESET].model)
@@ -134,16 +147,17 @@ def new_job(args: argparse.Namespace) -> Job:
     train = replace(chosen.train, **given(args, TrainConfig))
     text = replace(TextConfig(), **given(args, TextConfig))
     out = args.out or Path("runs") / (args.preset or DEFAULT_PRESET)
+    tune = args.tune or "auto"
     run_folder.check_new(out, args.overwrite)
     if args.start:
         refuse(args, ModelConfig, "the model comes from --from")
         loaded, tokenizer = load_start(args.start, args.tokenizer)
-        return Job(out, loaded.model, train, text, tokenizer=tokenizer, weights=loaded.weights)
+        return Job(out, loaded.model, train, text, tokenizer, loaded.weights, tune=tune)
     model = replace(chosen.model, **given(args, ModelConfig))
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
     if tokenizer:
         model = with_vocab(model, tokenizer, "vocab" in given(args, ModelConfig))
-    return Job(out, model, train, text, tokenizer=tokenizer)
+    return Job(out, model, train, text, tokenizer, tune=tune)
 
 
 def with_vocab(model: ModelConfig, tokenizer: Tokenizer, asked: bool) -> ModelConfig:
@@ -158,7 +172,7 @@ def with_vocab(model: ModelConfig, tokenizer: Tokenizer, asked: bool) -> ModelCo
 
 def resumed_job(args: argparse.Namespace) -> Job:
     """The job of a run that goes on. Raises ConfigError for flags that would change what was done."""
-    for name in ("preset", "out", "overwrite", "start", "tokenizer"):
+    for name in ("preset", "out", "overwrite", "start", "tokenizer", "tune"):
         if getattr(args, name):
             raise ConfigError(
                 f"--resume and {flag_of(name).replace('start', 'from')} exclude each other", "leave one out"
@@ -219,12 +233,32 @@ async def train(job: Job, device: Device, display: Display, interrupt: Interrupt
         save=partial(run_folder.save, job.out),
         extra_state=resumable(job),
         resume=job.resume,
+        answers=await measured(job, device, model, display),
     )
     if job.weights:
         await trainer.runtime.load(job.weights)
     if not job.resume:
         run_folder.clear(job.out)
     await run(trainer, stream, job.out, display, interrupt)
+
+
+async def measured(job: Job, device: Device, model: ModelConfig, display: Display) -> dict[str, str]:
+    """Which kernels to take, as --tune says; a run that goes on takes those that it began with."""
+    known = from_run(job.resume.state, device.info) if job.resume else None
+    if known is not None or job.tune == "off":
+        return known or {}
+    seconds = 0.0 if device.info.software else TUNE_SECONDS
+    force = job.tune == "force"
+    found, _ = await answers(
+        device,
+        model,
+        job.train,
+        FolderCache(name=FOLDER),
+        SECONDS if force else seconds,
+        force=force,
+        on_event=display,
+    )
+    return found
 
 
 async def run(trainer: Trainer, stream: Stream, out: Path, display: Display, interrupt: Interrupt) -> None:

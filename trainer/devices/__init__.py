@@ -7,7 +7,7 @@ reference  the same plan interpreted by NumPy twins of the kernels, in float32 o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,12 +31,18 @@ class DeviceInfo:
     memory: int | None = None  # bytes that a model may take, where that is known
     enabled: tuple[str, ...] = ()  # features that it is opened with: what kernels may use
     units: MatrixUnits = field(default_factory=MatrixUnits)  # of its matrix units, if they are among them
+    answers: Mapping[str, str] = field(default_factory=dict)  # measured choices of kernels, for its plans
     clock: bool = False  # whether `Executable.times` asks the GPU's own clock, by timestamp queries
 
     @property
     def tuning(self) -> Tuning:
         """Which kernel variants suit this device."""
-        return Tuning(software=self.software, features=frozenset(self.enabled), units=self.units)
+        return Tuning(
+            software=self.software,
+            features=frozenset(self.enabled),
+            units=self.units,
+            answers=self.answers,
+        )
 
     def summary(self) -> dict[str, str | bool]:
         """The part that reports and logs keep."""

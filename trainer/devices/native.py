@@ -187,10 +187,17 @@ class NativeExecutable:
         dtypes = tuple(sorted((name, tensor.dtype) for name, tensor in dispatch.bindings.items()))
         key = (dispatch.variant, dispatch.entry, tuple(sorted(dispatch.constants.items())), dtypes)
         if key not in self._pipelines:
-            module = self.device.module(dispatch.code)
-            self._pipelines[key] = self.gpu.create_compute_pipeline(
-                layout="auto", compute={"module": module, "entry_point": dispatch.entry}
-            )
+            try:
+                module = self.device.module(dispatch.code)
+                self._pipelines[key] = self.gpu.create_compute_pipeline(
+                    layout="auto", compute={"module": module, "entry_point": dispatch.entry}
+                )
+            except self.device.wgpu.GPUError as error:
+                kernel = f"{dispatch.variant}.{dispatch.entry}"
+                raise DeviceError(
+                    f"{self.device.info.name} refuses the kernel {kernel} ({error})",
+                    "update the graphics driver, or use --device reference",
+                ) from error
         return self._pipelines[key]
 
     def _group(self, dispatch: Dispatch, pipeline: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trainer.kernels import Choice, Constant, MatrixUnits, Question, Tuning
 from trainer.ops import column_sum
-from trainer.plan import MAX_BINDING, Grid, Plan, Tape, Tensor, round_up
+from trainer.plan import MAX_BINDING, MAX_GRID, Grid, Plan, Tape, Tensor, round_up
 
 PROCESSORS = 132  # of an H100, over which workgroups are spread; other large GPUs have about as many
 MAX_PARTS = 16
@@ -142,11 +142,11 @@ def tilings(
 ) -> list[tuple[int, int]]:
     """(width of tiles, columns of op(a) that a workgroup sums up): that with which a large GPU should be done
     first, then others. With `in_parts`, the sums over K may be made in parts: for each width in the best
-    number of them, in half and twice as many, and in one.
+    number of them, and in half and twice as many.
     """
     M, N, K = size
     most = 1
-    if in_parts and variant in IN_PARTS:
+    if in_parts and variant in IN_PARTS and M * N <= 64 * MAX_GRID:
         most = max(1, min(MAX_PARTS, K // LEAST_PART, MAX_BINDING // (4 * M * N)))
 
     def cost(choice: tuple[int, int]) -> float:
@@ -163,7 +163,7 @@ def tilings(
     found: list[tuple[int, int]] = []
     for width in widths:
         _, best = min(((width, n) for n in range(1, most + 1)), key=cost)
-        found += [(width, n) for n in sorted({1, best // 2, best, 2 * best}) if 1 <= n <= most]
+        found += [(width, n) for n in sorted({best // 2, best, 2 * best}) if 1 <= n <= most]
     parts = [(width, round_up(-(-K // n), 32) if n > 1 else K) for width, n in sorted(found, key=cost)]
     return list(dict.fromkeys(parts))
 

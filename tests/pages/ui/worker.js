@@ -15,6 +15,16 @@ const FREQUENT = [",", " the", ".", " and", " to", " a", " of", "\n"].map((text,
 const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 const readLog = async (url) => (await (await fetch(url)).text()).trim().split("\n").map((line) => JSON.parse(line));
 
+/** Training waits for it, as the session's does. */
+async function tune() {
+  for (let done = 0; done <= 18; done += 6) {
+    post({ event: "progress", stage: "tune", done, total: 18, unit: "questions", detail: "" });
+    await sleep(300);
+  }
+  return { measured: 18, faster: 2 };
+}
+
+let tuning = Promise.resolve();
 let log = [];
 let at = 0;
 let state = "idle"; // idle, training, paused
@@ -31,10 +41,12 @@ const ANSWERS = {
       await sleep(10);
     }
     log = await readLog(LOG);
-    const device = { name: "SwiftShader", backend: "WebGPU", kind: "CPU", driver: "", software: true, features: ["subgroups"] };
+    const software = query.get("kind") !== "GPU";
+    const device = { name: "SwiftShader", backend: "WebGPU", kind: software ? "CPU" : "GPU", driver: "", software, features: ["subgroups"] };
     return { version: "0.1.0", device, problem: "" };
   },
   measure: () => ({ gflops: 12.5 }),
+  tune: () => (tuning = tune()),
   async load({ sources }) {
     if (query.get("trouble") === "too_little") {
       throw { kind: "too_little", title: "Too little text to train on", note: "3 KB given; 20 KB are needed." };
@@ -65,7 +77,8 @@ const ANSWERS = {
     if (model.layers > 50) return { error: "too large: choose fewer layers" };
     return { parameters: 108_864, device_memory: 61_000_000, host_memory: 1e8, tokens_per_step: 512, flops_per_step: 3.4e8, total_tokens: 153_600, total_flops: 1.02e11 };
   },
-  train({ run, train }) {
+  async train({ run, train }) {
+    await tuning;
     if (!run || train.steps) at = 0;
     if (run) troubled = true; // a run that goes on ends well
     const first = { ...log[0], steps: train.steps ?? log[0].steps };
