@@ -106,7 +106,7 @@ export function mountSheets(demo) {
   });
 
   const kernels = ({ tuning, kernels: found }) =>
-    tuning ? `${whole(tuning.done)} of ${whole(tuning.total)}` : found ? `${whole(found.faster)} of ${whole(found.measured)} faster than usual` : "";
+    tuning ? `${whole(tuning.done)} of ${whole(tuning.total)}` : found ? `${whole(found.faster)} of ${whole(found.measured)} changed` : "";
 
   const facts = memo((state) => {
     const d = state.device;
