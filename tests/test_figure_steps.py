@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from figures_page import figures
 from playwright.sync_api import Browser, expect
@@ -34,7 +35,9 @@ def test_steps_are_timed_on_a_click_and_a_second_click_stops(chromium: Browser, 
         (record,) = json.loads(steps.locator('[data-part="json"]').text_content() or "")
         expect(own).to_have_text([figure(record["ms_per_step"]), figure(record["tokens_per_s"])])
         assert abs(record["tokens_per_s"] - 1000 * 8 * 64 / record["ms_per_step"]) <= 1
-        about = dict.fromkeys(("device", "browser", "machine", "date", "commit", "command"), "")
+        about: dict[str, Any] = dict.fromkeys(
+            ("device", "browser", "machine", "date", "commit", "command"), ""
+        )
         (shape,) = made_records({"TINY": {"tabula": [1.0]}}, about)
         assert list(record) == list(shape)
         assert "swiftshader" in record["device"]
