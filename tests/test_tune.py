@@ -34,7 +34,7 @@ pytest_plugins = ("cli_fixtures",)
 
 MODEL = ModelConfig(layers=1, width=64, heads=2, context=32, vocab=512)
 TRAIN = TrainConfig(steps=40, batch=4, warmup=4, eval_every=0, sample_every=0, save_every=0)
-PRODUCT = "matmul NN 128x192x64 f32 f32 f32 bias:f32"  # of the layer's qkv
+PRODUCT = "matmul NN 128x64x256 f32 f32 f32 bias:f32 residual:f32"  # of the layer's MLP
 
 
 def asked(device: Device, *keys: str) -> list[Asked]:
@@ -64,7 +64,7 @@ def test_on_a_software_renderer_kernels_without_barriers_win(native: Device) -> 
     finding, events = tuned(native, asked(native, PRODUCT))
     assert finding.default.variant == "matmul_tiled"
     assert finding.winner.variant == "matmul_direct"
-    assert finding.speedup > 1.5
+    assert finding.speedup > 1 + tune.MARGIN
     assert not finding.refused
     assert finding.seconds[str(finding.winner)] == min(finding.seconds.values()) > 0
     assert [e.done for e in events if isinstance(e, Progress)] == [0, 1]
@@ -87,10 +87,9 @@ def test_every_question_of_a_step_is_answered(native: Device) -> None:
 
 def test_a_kernel_that_computes_something_else_is_refused(native: Device) -> None:
     (one,) = asked(native, PRODUCT)
-    half = Choice("matmul_direct", {"TILE_N": 128, "PART": 64, "K": 32})  # leaves half of each sum out
+    half = Choice("matmul_direct", {"TILE_N": 128, "PART": 256, "K": 128})  # leaves half of each sum out
     finding, events = tuned(native, [with_candidate(one, half)])
-    assert finding.winner.variant == "matmul_direct"
-    assert finding.winner != half
+    assert str(finding.winner) in finding.seconds
     assert list(finding.refused) == [str(half)]
     assert str(half) not in finding.seconds
     (notice,) = [event for event in events if isinstance(event, Notice)]
@@ -102,19 +101,19 @@ def test_a_kernel_that_the_device_cannot_run_is_refused(
 ) -> None:
     (one,) = asked(native, PRODUCT)
     monkeypatch.setattr(native, "info", replace(native.info, enabled=()))
-    units = Choice("matmul_units", {"TILE_N": 128, "PART": 64})
+    units = Choice("matmul_units", {"TILE_N": 128, "PART": 256})
     finding, _ = tuned(native, [with_candidate(one, units)])
     assert MATRIX_UNITS in finding.refused[str(units)]
     assert "does not give" in finding.refused[str(units)]
-    assert finding.winner.variant == "matmul_direct"
+    assert str(finding.winner) in finding.seconds
 
 
 def test_a_kernel_that_the_device_refuses_to_compile_is_refused(native: Device) -> None:
     (one,) = asked(native, PRODUCT)
-    vast = Choice("matmul_tiled", {"TILE_N": 1 << 14, "PART": 64})  # of more workgroup memory than there is
+    vast = Choice("matmul_tiled", {"TILE_N": 1 << 14, "PART": 256})  # of more workgroup memory than there is
     finding, _ = tuned(native, [with_candidate(one, vast)])
     assert "refuses the kernel matmul_tiled.multiply" in finding.refused[str(vast)]
-    assert finding.winner.variant == "matmul_direct"
+    assert str(finding.winner) in finding.seconds
 
 
 def test_a_winner_has_to_win_by_more_than_noise() -> None:
