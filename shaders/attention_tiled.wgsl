@@ -1,110 +1,148 @@
-// Causal self-attention as in attention.wgsl, tiled: a workgroup takes 64 rows of one head, a thread each, and
-// brings the keys and values (or, for dk and dv, the queries and dout) through workgroup memory, a tile at a
-// time, so that each is read from memory once for 64 rows. Tiles above the diagonal are not visited.
+// Causal self-attention as in attention.wgsl, tiled: a workgroup takes 64 rows of one head (queries, or for dk and
+// dv keys) and brings the other rows (keys and values, or queries and dout) through workgroup memory, a tile at a
+// time. Tiles above the diagonal are not visited.
 //
-// Each thread keeps its rows in registers. As k, v, dk and dv together would not fit there for heads of 64
-// channels, two threads share a key: one has k and dv, the other v and dk, and P goes from the one to the other.
+// Four threads, a team, share four rows, and each has every fourth vector of them in registers, so that what it
+// reads of a tile is multiplied with four rows. What the members make of four rows of the tile are shares of 4×4
+// products: they meet in workgroup memory, where member i adds up those of row i, makes weights of them, and
+// hands these to its team. In backward a second team has the same rows of another matrix: the products of q and
+// k are the one's, those of dout and v the other's, and in turn they make weights of both.
+//
+// Reads and writes four channels at a time, so HS must be a multiple of 4.
 //
 // Constants: B T NH HS SCALE
 
-@group(0) @binding(0) var<storage, read> qkv: array<qkv_type>;
-@group(0) @binding(1) var<storage, read_write> out: array<out_type>;
+@group(0) @binding(0) var<storage, read> qkv: array<vec4<qkv_type>>;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<out_type>>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(3) var<storage, read> result: array<vec4<result_type>>;
 @group(0) @binding(4) var<storage, read> kept: array<f32>;  // lse, read again
-@group(0) @binding(5) var<storage, read> dout: array<dout_type>;
+@group(0) @binding(5) var<storage, read> dout: array<vec4<dout_type>>;
+@group(0) @binding(6) var<storage, read_write> delta: array<f32>;
 @group(0) @binding(7) var<storage, read> deltas: array<f32>;
-@group(0) @binding(8) var<storage, read_write> dqkv: array<dqkv_type>;
+@group(0) @binding(8) var<storage, read_write> dqkv: array<vec4<dqkv_type>>;
 
-const C = NH * HS;
+const HS4 = HS / 4u;  // a head's row in vectors
+const C4 = NH * HS4;
 const ROWS = 64u;
-const HS4 = (HS + 3u) / 4u;  // a row in vectors; the last one is filled up with zeros
-const TILE = min(32u, 256u / HS4 / 4u * 4u);  // rows of a tile: a multiple of 4, within 8 KiB for both tiles
+const QUARTER = (HS + 15u) / 16u;  // vectors of a row that a member has
+const WIDTH = 4u * QUARTER;  // the same for a row of a tile, filled up with zeros
+const EIGHTH = (WIDTH + 7u) / 8u;
+const TILE = min(32u, 128u / WIDTH / 4u * 4u);  // rows of a tile: a multiple of 4, and at most 128 vectors
+const B_TILE = TILE * WIDTH;  // where the second tile starts
+const LOWEST = -3.0e38;
 
-alias Row = array<vec4<f32>, HS4>;
-
-const B_TILE = TILE * HS4;  // where the second tile starts
+// What a member has of four rows: vector 4·c + member of row r at r·QUARTER + c
+alias Four = array<vec4<f32>, 4u * QUARTER>;
 
 var<workgroup> tiles: array<vec4<f32>, 2u * B_TILE>;  // rows of k and of v, or of q and of dout
-var<workgroup> tile_s: array<vec2<f32>, TILE>;  // (lse, delta) of the queries
-var<workgroup> given: array<vec4<f32>, 2u * ROWS>;  // P of four queries, for each key; two take turns
+var<workgroup> shares: array<vec4<f32>, 512>;  // [team of two][row of four][64 threads], see share_at
+var<workgroup> weights: array<vec4<f32>, 128>;  // [2][64 rows]: what the rows of the tile are multiplied with
 
-// Channels 4c .. 4c+3 of the head's row that starts at element `row`.
+// Vector c of the head's row that starts at vector `row`
 fn qkv_vector(row: u32, c: u32) -> vec4<f32> {
-  let i = row + 4u * c;
-  if (HS % 4u == 0u || c + 1u < HS4) {
-    return vec4<f32>(vec4<qkv_type>(qkv[i], qkv[i + 1u], qkv[i + 2u], qkv[i + 3u]));
-  }
-  var v = vec4<f32>(f32(qkv[i]), 0.0, 0.0, 0.0);
-  if (HS % 4u > 1u) { v.y = f32(qkv[i + 1u]); }
-  if (HS % 4u > 2u) { v.z = f32(qkv[i + 2u]); }
-  return v;
+  return select(vec4<f32>(), vec4<f32>(qkv[row + min(c, HS4 - 1u)]), c < HS4);
 }
 
 fn dout_vector(row: u32, c: u32) -> vec4<f32> {
-  let i = row + 4u * c;
-  if (HS % 4u == 0u || c + 1u < HS4) {
-    return vec4<f32>(vec4<dout_type>(dout[i], dout[i + 1u], dout[i + 2u], dout[i + 3u]));
-  }
-  var v = vec4<f32>(f32(dout[i]), 0.0, 0.0, 0.0);
-  if (HS % 4u > 1u) { v.y = f32(dout[i + 1u]); }
-  if (HS % 4u > 2u) { v.z = f32(dout[i + 2u]); }
-  return v;
+  return select(vec4<f32>(), vec4<f32>(dout[row + min(c, HS4 - 1u)]), c < HS4);
 }
 
-fn store_gradient(row: u32, c: u32, value: vec4<f32>) {
-  let i = row + 4u * c;
-  let d = vec4<dqkv_type>(value);
-  dqkv[i] = d.x;
-  if (4u * c + 1u < HS) { dqkv[i + 1u] = d.y; }
-  if (4u * c + 2u < HS) { dqkv[i + 2u] = d.z; }
-  if (4u * c + 3u < HS) { dqkv[i + 3u] = d.w; }
+// A vector of each of two tiles, on its way from memory while the tiles before are worked on
+struct Pair {
+  one: vec4<f32>,
+  other: vec4<f32>,
 }
 
-// Keys and values of rows first .. first+TILE-1 of the head; `head` is the first element of its k in row 0.
-fn load_keys_and_values(head: u32, first: u32, lane: u32) {
-  for (var e = lane; e < TILE * HS4; e += ROWS) {
-    let row = head + min(first + e / HS4, T - 1u) * 3u * C;
-    tiles[e] = qkv_vector(row, e % HS4);
-    tiles[B_TILE + e] = qkv_vector(row + C, e % HS4);
-  }
+// Vector e of tiles of keys and values from row `first` on; `head` is where the head's k of row 0 starts.
+fn key_and_value(head: u32, first: u32, e: u32) -> Pair {
+  let row = head + min(first + e / WIDTH, T - 1u) * 3u * C4;
+  return Pair(qkv_vector(row, e % WIDTH), qkv_vector(row + C4, e % WIDTH));
 }
 
-// The same of q and dout, with lse and delta; `bh` counts heads.
-fn load_queries(bh: u32, first: u32, lane: u32) {
-  let row = bh / NH * T;
-  let channel = bh % NH * HS;
-  for (var e = lane; e < TILE * HS4; e += 2u * ROWS) {
-    let t = row + min(first + e / HS4, T - 1u);
-    tiles[e] = qkv_vector(t * 3u * C + channel, e % HS4);
-    tiles[B_TILE + e] = dout_vector(t * C + channel, e % HS4);
-  }
-  if (lane < TILE) {
-    let i = bh * T + min(first + lane, T - 1u);
-    tile_s[lane] = vec2<f32>(kept[i], deltas[i]);
+// The same of q and dout; `bh` counts heads.
+fn query_and_dout(bh: u32, first: u32, e: u32) -> Pair {
+  let t = bh / NH * T + min(first + e / WIDTH, T - 1u);
+  let start = bh % NH * HS4;
+  return Pair(qkv_vector(t * 3u * C4 + start, e % WIDTH), dout_vector(t * C4 + start, e % WIDTH));
+}
+
+fn keep(e: u32, pair: Pair) {
+  if (B_TILE == 128u || e < B_TILE) {
+    tiles[e] = pair.one;
+    tiles[B_TILE + e] = pair.other;
   }
 }
 
-fn dot(row: ptr<function, Row>, at: u32) -> f32 {
-  var sum = vec4<f32>();
-  for (var c = 0u; c < HS4; c++) {
-    sum = fma((*row)[c], tiles[at + c], sum);
-  }
-  return (sum.x + sum.y) + (sum.z + sum.w);
+fn plus_dot(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
+  return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }
 
-// Products of `row` with four rows of a tile, from element `at` on
-fn four_dots(row: ptr<function, Row>, at: u32) -> vec4<f32> {
-  return vec4<f32>(dot(row, at), dot(row, at + HS4), dot(row, at + 2u * HS4), dot(row, at + 3u * HS4));
+fn plus_dots(s: vec4<f32>, a: vec4<f32>, b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>) -> vec4<f32> {
+  return vec4<f32>(plus_dot(s.x, a, b0), plus_dot(s.y, a, b1), plus_dot(s.z, a, b2), plus_dot(s.w, a, b3));
 }
 
-// row += Σ weights · four rows of a tile
-fn add_four(row: ptr<function, Row>, weights: vec4<f32>, at: u32) {
-  for (var c = 0u; c < HS4; c++) {
-    var sum = fma(vec4<f32>(weights.x), tiles[at + c], (*row)[c]);
-    sum = fma(vec4<f32>(weights.y), tiles[at + HS4 + c], sum);
-    sum = fma(vec4<f32>(weights.z), tiles[at + 2u * HS4 + c], sum);
-    (*row)[c] = fma(vec4<f32>(weights.w), tiles[at + 3u * HS4 + c], sum);
+// Where a member's share of the products of the team's row r lies: so that neither those who write shares of the
+// same row nor those who read shares of one member meet in a bank
+fn share_at(r: u32, team: u32, member: u32) -> u32 {
+  return r * 64u + team * 4u + (member ^ r);
+}
+
+// Puts a member's shares of the products of its four rows and four rows of a tile, those from element `at` on.
+fn put_shares(half: u32, team: u32, member: u32, own: ptr<function, Four>, at: u32) {
+  var s0 = vec4<f32>();
+  var s1 = vec4<f32>();
+  var s2 = vec4<f32>();
+  var s3 = vec4<f32>();
+  for (var c = 0u; c < QUARTER; c++) {
+    let i = at + 4u * c + member;
+    let b0 = tiles[i];
+    let b1 = tiles[i + WIDTH];
+    let b2 = tiles[i + 2u * WIDTH];
+    let b3 = tiles[i + 3u * WIDTH];
+    s0 = plus_dots(s0, (*own)[c], b0, b1, b2, b3);
+    s1 = plus_dots(s1, (*own)[QUARTER + c], b0, b1, b2, b3);
+    s2 = plus_dots(s2, (*own)[2u * QUARTER + c], b0, b1, b2, b3);
+    s3 = plus_dots(s3, (*own)[3u * QUARTER + c], b0, b1, b2, b3);
   }
+  shares[half * 256u + share_at(0u, team, member)] = s0;
+  shares[half * 256u + share_at(1u, team, member)] = s1;
+  shares[half * 256u + share_at(2u, team, member)] = s2;
+  shares[half * 256u + share_at(3u, team, member)] = s3;
+}
+
+// The products of the team's row r and four rows of a tile
+fn sum_of_shares(half: u32, team: u32, r: u32) -> vec4<f32> {
+  let at = half * 256u;
+  return (shares[at + share_at(r, team, 0u)] + shares[at + share_at(r, team, 1u)])
+    + (shares[at + share_at(r, team, 2u)] + shares[at + share_at(r, team, 3u)]);
+}
+
+// sum + Σ weights · four vectors of a tile, one below the other from element `at` on
+fn plus_weighted(sum: vec4<f32>, w: vec4<f32>, at: u32) -> vec4<f32> {
+  var s = fma(vec4<f32>(w.x), tiles[at], sum);
+  s = fma(vec4<f32>(w.y), tiles[at + WIDTH], s);
+  s = fma(vec4<f32>(w.z), tiles[at + 2u * WIDTH], s);
+  return fma(vec4<f32>(w.w), tiles[at + 3u * WIDTH], s);
+}
+
+// sums += Σ weights · four rows of a tile, those from element `at` on; the team's weights start at `rows`.
+fn add_weighted(sums: ptr<function, Four>, rows: u32, member: u32, at: u32) {
+  let w0 = weights[rows];
+  let w1 = weights[rows + 1u];
+  let w2 = weights[rows + 2u];
+  let w3 = weights[rows + 3u];
+  for (var c = 0u; c < QUARTER; c++) {
+    let to = at + 4u * c + member;
+    (*sums)[c] = plus_weighted((*sums)[c], w0, to);
+    (*sums)[QUARTER + c] = plus_weighted((*sums)[QUARTER + c], w1, to);
+    (*sums)[2u * QUARTER + c] = plus_weighted((*sums)[2u * QUARTER + c], w2, to);
+    (*sums)[3u * QUARTER + c] = plus_weighted((*sums)[3u * QUARTER + c], w3, to);
+  }
+}
+
+fn four(first: u32) -> vec4<u32> {
+  return first + vec4<u32>(0u, 1u, 2u, 3u);
 }
 
 // The first row of a workgroup where long rows come first, so that the last workgroups to start are the shortest
@@ -113,135 +151,213 @@ fn rows_from_last(group: u32) -> u32 {
 }
 
 @compute @workgroup_size(64)
-fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let first_row = rows_from_last(group.x);
-  let t = first_row + lane;
-  let head = group.y / NH * T * 3u * C + group.y % NH * HS;
-  var q: Row;
-  var sum_v: Row;
-  for (var c = 0u; c < HS4; c++) {
-    q[c] = qkv_vector(head + min(t, T - 1u) * 3u * C, c) * SCALE;
-    sum_v[c] = vec4<f32>();
-  }
-  var largest = -3.0e38;
-  var sum = 0.0;
-  for (var first = 0u; first < min(T, first_row + ROWS); first += TILE) {
-    workgroupBarrier();
-    load_keys_and_values(head + C, first, lane);
-    workgroupBarrier();
-    for (var j = 0u; j < TILE && first + j <= t; j += 4u) {
-      let s = vec4<u32>(first + j) + vec4<u32>(0u, 1u, 2u, 3u);
-      let scores = select(vec4<f32>(-3.0e38), four_dots(&q, j * HS4), s <= vec4<u32>(t));
-      let new_largest = max(max(scores.x, scores.y), max(scores.z, scores.w));
-      if (new_largest > largest) {
-        let shrink = exp(largest - new_largest);
-        sum *= shrink;
-        for (var c = 0u; c < HS4; c++) {
-          sum_v[c] *= shrink;
-        }
-        largest = new_largest;
-      }
-      let p = exp(scores - largest);
-      sum += (p.x + p.y) + (p.z + p.w);
-      add_four(&sum_v, p, B_TILE + j * HS4);
+  let end = min(T, first_row + ROWS);
+  let team = thread / 4u;
+  let member = thread % 4u;
+  let row = first_row + 4u * team;  // the team's first
+  let t = row + member;  // the row that this thread makes weights of
+  let head = group.y / NH * T * 3u * C4 + group.y % NH * HS4;
+  var q: Four;
+  var sum_v: Four;
+  for (var r = 0u; r < 4u; r++) {
+    for (var c = 0u; c < QUARTER; c++) {
+      q[r * QUARTER + c] = qkv_vector(head + min(row + r, T - 1u) * 3u * C4, 4u * c + member) * SCALE;
     }
   }
-  if (t >= T) {
-    return;
+  var largest = LOWEST;
+  var sum = 0.0;
+  var next = key_and_value(head + C4, 0u, thread);
+  var more = key_and_value(head + C4, 0u, thread + 64u);
+  for (var first = 0u; first < end; first += TILE) {
+    workgroupBarrier();
+    keep(thread, next);
+    keep(thread + 64u, more);
+    workgroupBarrier();
+    next = key_and_value(head + C4, first + TILE, thread);
+    more = key_and_value(head + C4, first + TILE, thread + 64u);
+    for (var j = 0u; j < TILE && first + j < end; j += 4u) {
+      let seen = first + j < row + 4u;
+      if (seen) {
+        put_shares(0u, team, member, &q, j * WIDTH);
+      }
+      workgroupBarrier();
+      let scores = select(vec4<f32>(LOWEST), sum_of_shares(0u, team, member), four(first + j) <= vec4<u32>(t));
+      let new_largest = max(largest, max(max(scores.x, scores.y), max(scores.z, scores.w)));
+      let shrink = exp(largest - new_largest);
+      let p = exp(scores - new_largest);
+      largest = new_largest;
+      sum = sum * shrink + ((p.x + p.y) + (p.z + p.w));
+      weights[thread] = p;
+      weights[64u + team][member] = shrink;
+      workgroupBarrier();
+      if (seen) {
+        let shrinks = weights[64u + team];
+        if (any(shrinks < vec4<f32>(1.0))) {
+          for (var c = 0u; c < QUARTER; c++) {
+            sum_v[c] *= shrinks.x;
+            sum_v[QUARTER + c] *= shrinks.y;
+            sum_v[2u * QUARTER + c] *= shrinks.z;
+            sum_v[3u * QUARTER + c] *= shrinks.w;
+          }
+        }
+        add_weighted(&sum_v, 4u * team, member, B_TILE + j * WIDTH);
+      }
+    }
   }
-  let to = (group.y / NH * T + t) * C + group.y % NH * HS;
-  for (var c = 0u; c < HS4; c++) {
-    let i = to + 4u * c;
-    let value = vec4<out_type>(sum_v[c] / sum);
-    out[i] = value.x;
-    if (4u * c + 1u < HS) { out[i + 1u] = value.y; }
-    if (4u * c + 2u < HS) { out[i + 2u] = value.z; }
-    if (4u * c + 3u < HS) { out[i + 3u] = value.w; }
+  workgroupBarrier();
+  weights[64u + team][member] = sum;
+  workgroupBarrier();
+  let whole = 1.0 / weights[64u + team];
+  for (var r = 0u; r < 4u; r++) {
+    for (var c = 0u; c < QUARTER; c++) {
+      if (row + r < T && 4u * c + member < HS4) {
+        let to = (group.y / NH * T + row + r) * C4 + group.y % NH * HS4;
+        out[to + 4u * c + member] = vec4<out_type>(sum_v[r * QUARTER + c] * whole[r]);
+      }
+    }
   }
-  lse[group.y * T + t] = largest + log(sum);
+  if (t < T) {
+    lse[group.y * T + t] = largest + log(sum);
+  }
 }
 
-@compute @workgroup_size(64)
-fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+// 16 threads a row, 16 rows of one head a workgroup
+@compute @workgroup_size(16, 16)
+fn backward_delta(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
+  let t = group.x * 16u + thread.y;
+  let row = (group.y / NH * T + min(t, T - 1u)) * C4 + group.y % NH * HS4;
+  var sum = 0.0;
+  for (var c = thread.x; c < HS4; c += 16u) {
+    sum = plus_dot(sum, vec4<f32>(result[row + c]), vec4<f32>(dout[row + c]));
+  }
+  weights[thread.y * 4u + thread.x / 4u][thread.x % 4u] = sum;
+  workgroupBarrier();
+  if (thread.x == 0u && t < T) {
+    let at = thread.y * 4u;
+    let sums = (weights[at] + weights[at + 1u]) + (weights[at + 2u] + weights[at + 3u]);
+    delta[group.y * T + t] = (sums.x + sums.y) + (sums.z + sums.w);
+  }
+}
+
+// Threads 0 .. 63 have q, threads 64 .. 127 dout of the same rows; of dq, each of a row's eight has an eighth.
+@compute @workgroup_size(128)
+fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let first_row = rows_from_last(group.x);
-  let t = first_row + lane;
-  let row = group.y / NH * T + min(t, T - 1u);
-  let channel = group.y % NH * HS;
-  var q: Row;
-  var d: Row;
-  var dq: Row;
-  for (var c = 0u; c < HS4; c++) {
-    q[c] = qkv_vector(row * 3u * C + channel, c) * SCALE;
-    d[c] = dout_vector(row * C + channel, c);
-    dq[c] = vec4<f32>();
+  let end = min(T, first_row + ROWS);
+  let half = thread / 64u;
+  let team = thread % 64u / 4u;
+  let member = thread % 4u;
+  let row = first_row + 4u * team;
+  let t = row + member;
+  let batch = group.y / NH * T;
+  let start = group.y % NH * HS4;
+  var own: Four;
+  var dq: array<vec4<f32>, 4u * EIGHTH>;
+  for (var r = 0u; r < 4u; r++) {
+    let here = batch + min(row + r, T - 1u);
+    for (var c = 0u; c < QUARTER; c++) {
+      if (half == 0u) {
+        own[r * QUARTER + c] = qkv_vector(here * 3u * C4 + start, 4u * c + member) * SCALE;
+      } else {
+        own[r * QUARTER + c] = dout_vector(here * C4 + start, 4u * c + member);
+      }
+    }
   }
   let own_lse = kept[group.y * T + min(t, T - 1u)];
   let own_delta = deltas[group.y * T + min(t, T - 1u)];
-  for (var first = 0u; first < min(T, first_row + ROWS); first += TILE) {
+  let part = half * 4u + member;  // of eight vectors of dq
+  var next = key_and_value(batch * 3u * C4 + start + C4, 0u, thread);
+  for (var first = 0u; first < end; first += TILE) {
     workgroupBarrier();
-    load_keys_and_values(group.y / NH * T * 3u * C + channel + C, first, lane);
+    keep(thread, next);
     workgroupBarrier();
-    for (var j = 0u; j < TILE && first + j <= t; j += 4u) {
-      let s = vec4<u32>(first + j) + vec4<u32>(0u, 1u, 2u, 3u);
-      let scores = four_dots(&q, j * HS4);
-      let dp = four_dots(&d, B_TILE + j * HS4);
-      let p = select(vec4<f32>(), exp(scores - own_lse), s <= vec4<u32>(t));
-      add_four(&dq, p * (dp - own_delta) * SCALE, j * HS4);
+    next = key_and_value(batch * 3u * C4 + start + C4, first + TILE, thread);
+    for (var j = 0u; j < TILE && first + j < end; j += 4u) {
+      let seen = first + j < row + 4u;
+      if (seen) {
+        put_shares(half, team, member, &own, half * B_TILE + j * WIDTH);
+      }
+      workgroupBarrier();
+      if (half == j / 4u % 2u) {
+        let p = exp(sum_of_shares(0u, team, member) - own_lse);
+        let ds = p * (sum_of_shares(1u, team, member) - own_delta) * SCALE;
+        weights[thread % 64u] = select(vec4<f32>(), ds, four(first + j) <= vec4<u32>(t));
+      }
+      workgroupBarrier();
+      if (seen) {
+        for (var c = 0u; c < EIGHTH; c++) {
+          let at = j * WIDTH + min(8u * c + part, WIDTH - 1u);
+          for (var r = 0u; r < 4u; r++) {
+            dq[r * EIGHTH + c] = plus_weighted(dq[r * EIGHTH + c], weights[4u * team + r], at);
+          }
+        }
+      }
     }
   }
-  for (var c = 0u; c < HS4; c++) {
-    if (t < T) {
-      store_gradient(row * 3u * C + channel, c, dq[c]);
+  for (var r = 0u; r < 4u; r++) {
+    for (var c = 0u; c < EIGHTH; c++) {
+      if (row + r < T && 8u * c + part < HS4) {
+        dqkv[(batch + row + r) * 3u * C4 + start + 8u * c + part] = vec4<dqkv_type>(dq[r * EIGHTH + c]);
+      }
     }
   }
 }
 
-// Threads 0 .. 63 make dv of 64 keys, threads 64 .. 127 dk of the same.
+// Threads 0 .. 63 have k and make dv of 64 keys, threads 64 .. 127 have v and make dk of the same.
 @compute @workgroup_size(128)
-fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let key = lane % ROWS;
-  let for_dk = lane / ROWS;
-  let s = group.x * ROWS + key;
-  let row = (group.y / NH * T + min(s, T - 1u)) * 3u * C + group.y % NH * HS + C;
-  var own: Row;  // k, or v
-  var sum: Row;  // dv, or dk
-  for (var c = 0u; c < HS4; c++) {
-    own[c] = qkv_vector(row + for_dk * C, c);
-    sum[c] = vec4<f32>();
+fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  let half = thread / 64u;
+  let team = thread % 64u / 4u;
+  let member = thread % 4u;
+  let row = group.x * ROWS + 4u * team;
+  let s = row + member;
+  let batch = group.y / NH * T;
+  let start = group.y % NH * HS4;
+  var own: Four;
+  var sums: Four;
+  for (var r = 0u; r < 4u; r++) {
+    let here = (batch + min(row + r, T - 1u)) * 3u * C4 + start + (1u + half) * C4;
+    for (var c = 0u; c < QUARTER; c++) {
+      own[r * QUARTER + c] = qkv_vector(here, 4u * c + member);
+    }
   }
-  let multiplied = for_dk * B_TILE;  // k with q, v with dout
-  let added = B_TILE - multiplied;  // dout to dv, q to dk
+  var next = query_and_dout(group.y, group.x * ROWS, thread);
   for (var first = group.x * ROWS; first < T; first += TILE) {
     workgroupBarrier();
-    load_queries(group.y, first, lane);
+    keep(thread, next);
     workgroupBarrier();
-    for (var j = 0u; j < TILE; j += 4u) {
-      let turn = j / 4u % 2u * ROWS;
-      let seen = first + j + 3u >= s && first + j < T;
-      var weights = vec4<f32>();
+    next = query_and_dout(group.y, first + TILE, thread);
+    for (var j = 0u; j < TILE && first + j < T; j += 4u) {
+      let seen = first + j + 3u >= row;
       if (seen) {
-        weights = four_dots(&own, multiplied + j * HS4);
-        if (for_dk == 0u) {
-          let t = vec4<u32>(first + j) + vec4<u32>(0u, 1u, 2u, 3u);
-          let their_lse = vec4<f32>(tile_s[j].x, tile_s[j + 1u].x, tile_s[j + 2u].x, tile_s[j + 3u].x);
-          let p = exp(weights * SCALE - their_lse);
-          weights = select(vec4<f32>(), p, (t >= vec4<u32>(s)) & (t < vec4<u32>(T)));
-          given[turn + key] = weights;
-        }
+        put_shares(half, team, member, &own, half * B_TILE + j * WIDTH);
+      }
+      workgroupBarrier();
+      if (half == j / 4u % 2u) {
+        let t = four(first + j);
+        let i = group.y * T + min(t, vec4<u32>(T - 1u));
+        let their_lse = vec4<f32>(kept[i.x], kept[i.y], kept[i.z], kept[i.w]);
+        let their_delta = vec4<f32>(deltas[i.x], deltas[i.y], deltas[i.z], deltas[i.w]);
+        let sees = (t >= vec4<u32>(s)) & (t < vec4<u32>(T));
+        let p = select(vec4<f32>(), exp(sum_of_shares(0u, team, member) * SCALE - their_lse), sees);
+        let ds = p * (sum_of_shares(1u, team, member) - their_delta) * SCALE;
+        weights[thread % 64u] = p;
+        weights[64u + thread % 64u] = select(vec4<f32>(), ds, sees);
       }
       workgroupBarrier();
       if (seen) {
-        if (for_dk == 1u) {
-          let delta = vec4<f32>(tile_s[j].y, tile_s[j + 1u].y, tile_s[j + 2u].y, tile_s[j + 3u].y);
-          weights = given[turn + key] * (weights - delta) * SCALE;
-        }
-        add_four(&sum, weights, added + j * HS4);
+        add_weighted(&sums, half * 64u + 4u * team, member, (1u - half) * B_TILE + j * WIDTH);
       }
     }
   }
-  for (var c = 0u; c < HS4; c++) {
-    if (s < T) {
-      store_gradient(row + C - for_dk * C, c, sum[c]);
+  for (var r = 0u; r < 4u; r++) {
+    let to = (batch + row + r) * 3u * C4 + start + (2u - half) * C4;
+    for (var c = 0u; c < QUARTER; c++) {
+      if (row + r < T && 4u * c + member < HS4) {
+        dqkv[to + 4u * c + member] = vec4<dqkv_type>(sums[r * QUARTER + c]);
+      }
     }
   }
 }

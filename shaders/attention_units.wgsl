@@ -69,9 +69,15 @@ struct Waiting {
   v3: vec4<u32>,
 }
 
+// i, or the last of T rows where it may lie beyond; `whole` says that it cannot, and so addresses grow by the same
+// step from tile to tile.
+fn inside(i: u32, whole: bool) -> u32 {
+  return select(min(i, T - 1u), i, whole);
+}
+
 fn key_or_value(i: u32, head: u32, first: u32) -> vec4<u32> {
   let row = i / HS8;
-  return qkv[head + min(first + row % TILE, T - 1u) * 3u * C8 + (1u + row / TILE) * C8 + i % HS8];
+  return qkv[head + inside(first + row % TILE, T % TILE == 0u) * 3u * C8 + (1u + row / TILE) * C8 + i % HS8];
 }
 
 // A tile of k and one of v, of the rows from `first` on; `head` is where the head's q starts.
@@ -86,7 +92,7 @@ fn load_keys_and_values(thread: u32, head: u32, first: u32) -> Waiting {
 
 fn query_or_dout(i: u32, bh: u32, first: u32) -> vec4<u32> {
   let row = i / HS8;
-  let t = bh / NH * T + min(first + row % TILE, T - 1u);
+  let t = bh / NH * T + inside(first + row % TILE, T % TILE == 0u);
   let x = bh % NH * HS8 + i % HS8;
   if (row < TILE) {
     return qkv[t * 3u * C8 + x];

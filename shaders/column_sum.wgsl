@@ -28,7 +28,7 @@ fn partial(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 // Constants: P C ADD
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn total(@builtin(global_invocation_id) id: vec3<u32>) {
   let c = id.x;
   if (c >= C) {

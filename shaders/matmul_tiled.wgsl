@@ -1,12 +1,13 @@
-// out[M, N] = op(a) · op(b), with the epilogue of matmul.wgsl. For GPUs: a workgroup makes a tile of 128×TILE_N
+// out[M, N] = op(a) · op(b), with the epilogue of matmul.wgsl. For GPUs: a workgroup makes a tile of TILE_M×TILE_N
 // outputs, 8×8 a thread, from slices of 8 columns of op(a) and 8 rows of op(b) in workgroup memory. Two slices
 // take turns: while one is multiplied, the next is on its way into registers and then into the other. Tiles of
-// 128×128 are the faster ones on an H100, those of 128×64 leave fewer of its processors idle on small outputs.
+// 128×128 are the faster ones on an H100, smaller ones leave fewer of its processors idle on small outputs.
 //
 // What made it fast there: the products written out (as a loop they take 1.4 times as long), slices at fixed
 // addresses, loads without a branch around them, subgroups of 32 that cover 4×8 of the threads (each read of a
-// slice is then one access), and vectors swapped in the last four of a slice's eight rows, so that the
-// transposing stores of neighbours meet different banks.
+// slice is then one access), vectors swapped in the last four of a slice's eight rows, so that the transposing
+// stores of neighbours meet different banks, and no clamp where nothing lies beyond an edge, so that addresses
+// grow by the same step from slice to slice.
 //
 // Reads and writes four numbers at a time, under the conditions of matmul_direct.wgsl. Rows and columns beyond
 // the edge come from clamped addresses and are not stored; what lies beyond K counts as 0.
@@ -15,7 +16,7 @@
 // op(a) alone, into a matrix of their own behind the others': out [ceil(K / PART), M, N], to be added up. PART
 // is a multiple of 16 then, and there is no epilogue. So small outputs of long sums keep a GPU busy, too.
 //
-// Constants: as matmul.wgsl, with TILE_N 64 or 128
+// Constants: as matmul.wgsl, with TILE_M and TILE_N 64 or 128
 
 @group(0) @binding(0) var<storage, read> a: array<vec4<a_type>>;
 @group(0) @binding(1) var<storage, read> b: array<vec4<b_type>>;
@@ -26,23 +27,42 @@
 
 const SQRT_2_OVER_PI = 0.7978845608028654;
 
-fn gelu(x: vec4<f32>) -> vec4<f32> {
+// (1 + tanh(u)) / 2 for GELU's u, by one exponential, whose argument is kept from overflowing
+fn gate(x: vec4<f32>) -> vec4<f32> {
   let u = SQRT_2_OVER_PI * (x + 0.044715 * x * x * x);
-  return 0.5 * x * (1.0 + tanh(clamp(u, vec4<f32>(-10.0), vec4<f32>(10.0))));
+  return 1.0 / (1.0 + exp(clamp(-2.0 * u, vec4<f32>(-80.0), vec4<f32>(80.0))));
+}
+
+fn gelu(x: vec4<f32>) -> vec4<f32> {
+  return x * gate(x);
 }
 
 fn gelu_backward(x: vec4<f32>) -> vec4<f32> {
-  let u = SQRT_2_OVER_PI * (x + 0.044715 * x * x * x);
-  let t = tanh(clamp(u, vec4<f32>(-10.0), vec4<f32>(10.0)));
-  let dt = (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044715 * x * x);
-  return 0.5 * (1.0 + t) + 0.5 * x * dt;
+  let g = gate(x);
+  return g + 2.0 * x * g * (1.0 - g) * SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044715 * x * x);
 }
 
-fn store(part: u32, m: u32, n: u32, value: vec4<f32>) {
-  if (m >= M || n >= N) {
+// What the epilogue adds or multiplies with at an output
+struct Operands {
+  aux: vec4<f32>,
+  old: vec4<f32>,
+}
+
+fn operands(i: u32) -> Operands {
+  var r: Operands;
+  if (RESIDUAL || GELU_BACKWARD) {
+    r.aux = vec4<f32>(aux[i]);
+  }
+  if (ADD) {
+    r.old = vec4<f32>(out[i]);
+  }
+  return r;
+}
+
+fn store(m: u32, n: u32, i: u32, value: vec4<f32>, r: Operands) {
+  if ((M % TILE_M != 0u && m >= M) || (N % TILE_N != 0u && n >= N)) {
     return;
   }
-  let i = ((part * M + m) * LDO + n) / 4u;
   var s = value;
   if (BIAS) {
     s += bias[n / 4u];
@@ -52,20 +72,35 @@ fn store(part: u32, m: u32, n: u32, value: vec4<f32>) {
     s = gelu(s);
   }
   if (GELU_BACKWARD) {
-    s *= gelu_backward(vec4<f32>(aux[i]));
+    s *= gelu_backward(r.aux);
   }
   if (RESIDUAL) {
-    s += vec4<f32>(aux[i]);
+    s += r.aux;
   }
   if (ADD) {
-    s += vec4<f32>(out[i]);
+    s += r.old;
   }
   out[i] = vec4<out_type>(s);
 }
 
-const TILE_M = 128u;
+// Stores four rows from m on. What the epilogue reads is asked for first, so that all of it takes as long as one.
+fn store_four(part: u32, m: u32, n: u32, v0: vec4<f32>, v1: vec4<f32>, v2: vec4<f32>, v3: vec4<f32>) {
+  let rows = m + vec4<u32>(0u, 1u, 2u, 3u);
+  let column = inside(n / 4u, N / 4u, N % TILE_N == 0u);
+  let i = (part * M + select(min(rows, vec4<u32>(M - 1u)), rows, M % TILE_M == 0u)) * (LDO / 4u) + column;
+  let r0 = operands(i.x);
+  let r1 = operands(i.y);
+  let r2 = operands(i.z);
+  let r3 = operands(i.w);
+  store(rows.x, n, i.x, v0, r0);
+  store(rows.y, n, i.y, v1, r1);
+  store(rows.z, n, i.z, v2, r2);
+  store(rows.w, n, i.w, v3, r3);
+}
+
 const TILE_K = 8u;
-const THREADS = 2u * TILE_N;  // so each keeps one vector of a slice of b, and one or two of a
+const THREADS = TILE_M * TILE_N / 64u;  // so each brings one or two vectors of a slice
+const WHOLE_K = K % (2u * TILE_K) == 0u;  // nothing is read beyond it
 const BAND = 8u;  // rows of tiles that are worked on together, so that their operands stay in the cache
 
 // Vectors of four in a row of a slice, which has one k, and in a slice
@@ -80,33 +115,37 @@ var<workgroup> slices_b: array<vec4<f32>, 2u * SLICE_B>;
 
 alias Tile = array<vec4<f32>, 16>;  // 8×8 outputs: element 2·row + half
 
-// The i-th vector of the slice of op(a) that starts at row m and column k; neighbours read neighbours.
+// i, or the last of `count` where it may lie beyond; `whole` says that it cannot
+fn inside(i: u32, count: u32, whole: bool) -> u32 {
+  return select(min(i, max(count, 1u) - 1u), i, whole);
+}
+
+// What was read for number `inner` of a sum: 0 beyond K
+fn summed(v: vec4<f32>, inner: u32) -> vec4<f32> {
+  return select(vec4<f32>(), v, WHOLE_K || inner < K);
+}
+
+// The i-th vector of the slice of op(a) that starts at row m and column 4k; neighbours read neighbours.
 fn load_a(i: u32, m: u32, k: u32) -> vec4<f32> {
-  var at = k + i % 2u * 4u;
-  var from_a = min(m + i / 2u, M - 1u) * LDA + min(at, max(K, 4u) - 4u);
   if (TRANSPOSE_A) {
-    at = k + i / ROW_A;
-    from_a = min(at, K - 1u) * LDA + min(m + i % ROW_A * 4u, M - 4u);
+    let inner = 4u * k + i / ROW_A;
+    let column = inside(m / 4u + i % ROW_A, M / 4u, M % TILE_M == 0u);
+    return summed(vec4<f32>(a[inside(inner, K, WHOLE_K) * (LDA / 4u) + column]), inner);
   }
-  let v = vec4<f32>(a[from_a / 4u]);
-  if (K % (2u * TILE_K) != 0u) {
-    return select(vec4<f32>(), v, at < K);
-  }
-  return v;
+  let row = inside(m + i / 2u, M, M % TILE_M == 0u);
+  let column = k + i % 2u;
+  return summed(vec4<f32>(a[row * (LDA / 4u) + inside(column, K / 4u, WHOLE_K)]), 4u * column);
 }
 
 fn load_b(i: u32, k: u32, n: u32) -> vec4<f32> {
-  var at = k + i / ROW_B;
-  var from_b = min(at, K - 1u) * LDB + min(n + i % ROW_B * 4u, N - 4u);
   if (TRANSPOSE_B) {
-    at = k + i % 2u * 4u;
-    from_b = min(n + i / 2u, N - 1u) * LDB + min(at, max(K, 4u) - 4u);
+    let row = inside(n + i / 2u, N, N % TILE_N == 0u);
+    let column = k + i % 2u;
+    return summed(vec4<f32>(b[row * (LDB / 4u) + inside(column, K / 4u, WHOLE_K)]), 4u * column);
   }
-  let v = vec4<f32>(b[from_b / 4u]);
-  if (K % (2u * TILE_K) != 0u) {
-    return select(vec4<f32>(), v, at < K);
-  }
-  return v;
+  let inner = 4u * k + i / ROW_B;
+  let column = inside(n / 4u + i % ROW_B, N / 4u, N % TILE_N == 0u);
+  return summed(vec4<f32>(b[inside(inner, K, WHOLE_K) * (LDB / 4u) + column]), inner);
 }
 
 // Puts what load_a brought into a slice.
@@ -138,7 +177,7 @@ fn keep_b(slice: u32, i: u32, v: vec4<f32>) {
   }
 }
 
-// What a thread brings of a beyond its first vector, where there are fewer threads than vectors
+// What a thread brings beyond its first vectors, where there are fewer threads than vectors
 fn load_more_a(lane: u32, m: u32, k: u32) -> vec4<f32> {
   if (THREADS < SLICE_A) {
     return load_a(lane + THREADS, m, k);
@@ -146,9 +185,22 @@ fn load_more_a(lane: u32, m: u32, k: u32) -> vec4<f32> {
   return vec4<f32>();
 }
 
-fn keep_more_a(slice: u32, lane: u32, v: vec4<f32>) {
+fn load_more_b(lane: u32, k: u32, n: u32) -> vec4<f32> {
+  if (THREADS < SLICE_B) {
+    return load_b(lane + THREADS, k, n);
+  }
+  return vec4<f32>();
+}
+
+// Puts what a thread brought of a and of b into slices.
+fn keep(slice: u32, lane: u32, a0: vec4<f32>, a1: vec4<f32>, b0: vec4<f32>, b1: vec4<f32>) {
+  keep_a(slice * SLICE_A, lane, a0);
   if (THREADS < SLICE_A) {
-    keep_a(slice, lane + THREADS, v);
+    keep_a(slice * SLICE_A, lane + THREADS, a1);
+  }
+  keep_b(slice * SLICE_B, lane, b0);
+  if (THREADS < SLICE_B) {
+    keep_b(slice * SLICE_B, lane + THREADS, b1);
   }
 }
 
@@ -203,58 +255,52 @@ fn multiply(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
   let tile_row = (band + within % height) * TILE_M;
   let tile_column = within / height * TILE_N;
 
-  // Of the 16×(TILE_N / 8) threads, a subgroup of 32 has four rows and eight columns.
+  // Of the (TILE_M / 8)×(TILE_N / 8) threads, a subgroup of 32 has four rows and eight columns.
   const ACROSS = TILE_N / 64u;  // subgroups beside each other
   let y = lane / 32u / ACROSS * 4u + lane % 32u / 8u;
   let x = lane / 32u % ACROSS * 8u + lane % 8u;
 
   var c = Tile();
-  let start = group.z * PART;
-  let end = min(K, start + PART);
-  keep_a(0u, lane, load_a(lane, tile_row, start));
-  keep_more_a(0u, lane, load_more_a(lane, tile_row, start));
-  keep_b(0u, lane, load_b(lane, start, tile_column));
+  let start = group.z * (PART / 4u);  // k counts vectors of four
+  let end = min((K + 3u) / 4u, start + (PART + 3u) / 4u);
+  const PAIR = TILE_K / 2u;  // of slices
+  let last = start + (end - start - 1u) / PAIR * PAIR;  // where the last pair starts: it is loaded again
+  {
+    let a0 = load_a(lane, tile_row, start);
+    let a1 = load_more_a(lane, tile_row, start);
+    let b0 = load_b(lane, start, tile_column);
+    let b1 = load_more_b(lane, start, tile_column);
+    keep(0u, lane, a0, a1, b0, b1);
+  }
   workgroupBarrier();
-  for (var k = start; k < end; k += 2u * TILE_K) {
+  for (var k = start; k < end; k += PAIR) {
     {
-      let a0 = load_a(lane, tile_row, k + TILE_K);
-      let a1 = load_more_a(lane, tile_row, k + TILE_K);
-      let b0 = load_b(lane, k + TILE_K, tile_column);
+      let a0 = load_a(lane, tile_row, k + TILE_K / 4u);
+      let a1 = load_more_a(lane, tile_row, k + TILE_K / 4u);
+      let b0 = load_b(lane, k + TILE_K / 4u, tile_column);
+      let b1 = load_more_b(lane, k + TILE_K / 4u, tile_column);
       multiply_slices(&c, 0u, y, x);
-      keep_a(SLICE_A, lane, a0);
-      keep_more_a(SLICE_A, lane, a1);
-      keep_b(SLICE_B, lane, b0);
+      keep(1u, lane, a0, a1, b0, b1);
     }
     workgroupBarrier();
     {
-      let a0 = load_a(lane, tile_row, k + 2u * TILE_K);
-      let a1 = load_more_a(lane, tile_row, k + 2u * TILE_K);
-      let b0 = load_b(lane, k + 2u * TILE_K, tile_column);
+      let next = min(k + PAIR, last);
+      let a0 = load_a(lane, tile_row, next);
+      let a1 = load_more_a(lane, tile_row, next);
+      let b0 = load_b(lane, next, tile_column);
+      let b1 = load_more_b(lane, next, tile_column);
       multiply_slices(&c, 1u, y, x);
-      keep_a(0u, lane, a0);
-      keep_more_a(0u, lane, a1);
-      keep_b(0u, lane, b0);
+      keep(0u, lane, a0, a1, b0, b1);
     }
     workgroupBarrier();
   }
-  // Rows m .. m+3 and m+64 .. m+67, columns n .. n+3 and half a tile further
+  // Rows m .. m+3, columns n .. n+3, and those half a tile further
   let m = tile_row + y * 4u;
   let n = tile_column + x * 4u;
-  const HALF = TILE_N / 2u;
-  store(group.z, m + 0u, n, c[0]);
-  store(group.z, m + 0u, n + HALF, c[1]);
-  store(group.z, m + 1u, n, c[2]);
-  store(group.z, m + 1u, n + HALF, c[3]);
-  store(group.z, m + 2u, n, c[4]);
-  store(group.z, m + 2u, n + HALF, c[5]);
-  store(group.z, m + 3u, n, c[6]);
-  store(group.z, m + 3u, n + HALF, c[7]);
-  store(group.z, m + 64u, n, c[8]);
-  store(group.z, m + 64u, n + HALF, c[9]);
-  store(group.z, m + 65u, n, c[10]);
-  store(group.z, m + 65u, n + HALF, c[11]);
-  store(group.z, m + 66u, n, c[12]);
-  store(group.z, m + 66u, n + HALF, c[13]);
-  store(group.z, m + 67u, n, c[14]);
-  store(group.z, m + 67u, n + HALF, c[15]);
+  const DOWN = TILE_M / 2u;
+  const RIGHT = TILE_N / 2u;
+  store_four(group.z, m, n, c[0], c[2], c[4], c[6]);
+  store_four(group.z, m, n + RIGHT, c[1], c[3], c[5], c[7]);
+  store_four(group.z, m + DOWN, n, c[8], c[10], c[12], c[14]);
+  store_four(group.z, m + DOWN, n + RIGHT, c[9], c[11], c[13], c[15]);
 }

@@ -31,10 +31,10 @@ def matmul_case(
     pads: tuple[int, int, int] = (0, 0, 0),
     part: int = 0,
     half: tuple[str, ...] = (),
-    tile_n: int = 128,
+    tile: int = 0,
 ) -> None:
     """`transposes` has two of N and T, for a and b; `pads` widens the rows of a, b and out; with `part`, each
-    such part of K gives a product of its own. What `half` names is f16. Adds the same in narrower tiles.
+    such part of K gives a product of its own. What `half` names is f16. Adds the same in other tiles.
     """
     ta, tb = (letter == "T" for letter in transposes)
     lda, ldb, ldo = ((M if ta else K) + pads[0], (K if tb else N) + pads[1], N + pads[2])
@@ -44,9 +44,13 @@ def matmul_case(
     uses_aux = "GELU_BACKWARD" in epilogues or "RESIDUAL" in epilogues
     flags = {"TRANSPOSE_A": ta, "TRANSPOSE_B": tb} | {name: name in epilogues for name in EPILOGUES}
 
+    def tiles(variant: str, units: MatrixUnits) -> list[matmul.Tile]:
+        return list(matmul.tiles(variant, units)) * (tile + 1)
+
     def launch(variant: str, units: MatrixUnits) -> tuple[Grid, dict[str, Constant]]:
-        columns, rows, _ = matmul.grid(variant, M, N, units, tile_n)
-        return (columns, rows, parts), matmul.own_constants(variant, units)
+        of_tile = dict(zip(("TILE_M", "TILE_N"), tiles(variant, units)[tile], strict=True))
+        columns, rows, _ = matmul.grid(M, N, tiles(variant, units)[tile])
+        return (columns, rows, parts), {**of_tile, **matmul.own_constants(variant, units)}
 
     case(
         "matmul.multiply",
@@ -58,7 +62,7 @@ def matmul_case(
                 *(["strided"] if any(pads) else []),
                 *([f"{parts}parts"] if part else []),
                 *(["half", *half] if half else []),
-                *(["narrow"] if tile_n == 64 else []),
+                *([f"tile{tile}"] if tile else []),
             ]
         ),
         lambda variant: launch(variant, MatrixUnits())[0],
@@ -70,7 +74,7 @@ def matmul_case(
             "LDB": ldb,
             "LDO": ldo,
             "PART": part or K,
-            "TILE_N": tile_n,
+            **dict(zip(("TILE_M", "TILE_N"), list(matmul.TILES)[tile], strict=True)),
             **flags,
         },
         halved(
@@ -92,12 +96,12 @@ def matmul_case(
         only=lambda variant: (
             fits.get(variant, True)
             and (not part or variant in matmul.IN_PARTS)
-            and (tile_n == 128 or variant == "matmul_tiled")
+            and tile < len(tiles(variant, MatrixUnits()))
         ),
         for_units=lambda units: launch("matmul_units", units),
     )
-    if tile_n == 128:
-        matmul_case(M, N, K, transposes, *epilogues, pads=pads, part=part, half=half, tile_n=64)
+    if tile < 2:
+        matmul_case(M, N, K, transposes, *epilogues, pads=pads, part=part, half=half, tile=tile + 1)
 
 
 for _transposes in ("NN", "NT", "TN"):
@@ -210,7 +214,7 @@ for _N, _C in ((1, 1), (7, 65), (130, 48), (2111, 67), (9, 2304)):
         case(
             "column_sum.total",
             f"{_parts}x{_C}" + ("-add" if _add else ""),
-            groups(_C),
+            groups(_C, column_sum.TOTALS),
             {"P": _parts, "C": _C, "ADD": _add},
             {"parts": normal(_parts, _C)},
             {"out": normal(_C) if _add else poisoned(_C)},
@@ -272,7 +276,7 @@ for _N in (1, 255, 521):
 # ---------------------------------------------------------------- attention
 
 ATTENTION = [(1, 1, 1, 1), (2, 7, 3, 5), (1, 64, 2, 4), (2, 65, 3, 16), (1, 131, 2, 32), (1, 70, 1, 64)]
-ATTENTION += [(2, 70, 1, 128), (1, 150, 2, 48), (1, 129, 1, 64)]
+ATTENTION += [(2, 70, 1, 128), (1, 150, 2, 48), (1, 129, 1, 64), (1, 67, 3, 20)]
 STEEP = [(1, 131, 2, 32), (1, 129, 1, 64)]
 
 for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for shape in STEEP]:
@@ -321,11 +325,12 @@ for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for 
     case(
         "attention.backward_delta",
         _label,
-        _grid,
+        lambda variant, shape=_shape[:3]: attention.delta_grid(variant, shape),
         _constants,
         {"result": _out.transpose(0, 2, 1, 3).astype(np.float32), "dout": _dout},
         {"delta": poisoned(_rows)},
         half=["result", "dout"],
+        fits=_fits,
     )
     for _entry in ("backward_query", "backward_key_value"):
         case(

@@ -140,12 +140,14 @@ LOOP_LIMIT = 65_535
 # In order of preference. The one that is called like the op is the naive variant, which checks the others.
 SOFTWARE_VARIANTS = {
     "matmul": ("matmul_direct", "matmul"),
+    "column_sum": ("column_sum",),
     "layernorm": ("layernorm",),
     "attention": ("attention_direct", "attention", "attention_tiled"),
     "cross_entropy": ("cross_entropy", "cross_entropy_rows"),
 }
 GPU_VARIANTS = {
     "matmul": ("matmul_units", "matmul_tiled", "matmul_direct", "matmul"),
+    "column_sum": ("column_sum_strips", "column_sum"),
     "layernorm": ("layernorm_rows", "layernorm"),
     "attention": ("attention_units", "attention_tiled", "attention"),
     "cross_entropy": ("cross_entropy_rows", "cross_entropy"),

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from trainer.errors import DeviceError
 from trainer.kernels import LOOP_LIMIT, Choice, Constant, MatrixUnits, Question
 from trainer.plan import Grid, Plan, Tape, Tensor
 
 ROWS = 64  # rows of one head that a workgroup takes on, but on matrix units
+SHARED_DELTA = ("attention_tiled", "attention_units")  # variants with the `backward_delta` of attention_tiled
 
 
 def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """softmax(mask(q kᵀ / sqrt(HS))) v for each head; qkv (B·T, 3C) → (B·T, C), with `shape` = (B, T, NH)."""
+    """softmax(mask(q kᵀ / sqrt(HS))) v for each head; qkv (B·T, 3C) → (B·T, C), with `shape` = (B, T, NH).
+
+    Raises DeviceError for a context that only the kernels for head sizes of multiples of 4 can take.
+    """
     plan = tape.plan
     B, T, NH = shape
     C = qkv.shape[1] // 3
     units = plan.tuning.units
     shared = {"B": B, "T": T, "NH": NH, "HS": C // NH, "SCALE": (C // NH) ** -0.5}
     fits = fitting(T, C // NH, units, half=tape.dtype == qkv.dtype == "f16")
+    if not (fits["attention"] or fits["attention_tiled"]):
+        raise DeviceError(
+            f"heads of {C // NH} channels cannot have a context of {T:,}",
+            "choose a head size (width / heads) that is a multiple of 4, or a smaller context",
+        )
     candidates = tuple(map(Choice, plan.tuning.variants("attention", fits)))
     sizes = f"{B}x{NH}x{T}x{C // NH} {qkv.dtype} {tape.dtype}"
     question = Question("attention", sizes, candidates, work=(7.0 if tape.training else 2.0) * B * T * T * C)
@@ -39,16 +49,17 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
         dout = tape.gradient(out)
         dqkv, _ = tape.target(qkv)
         delta = plan.activation("attention.delta", (B, NH, T))
-        plan.dispatch(
-            "attention.backward_delta",
-            grid=grid("attention", shape, units),
-            constants=shared,
-            result=out,
-            dout=dout,
-            delta=delta,
-        )
 
         def backward_qkv(plan: Plan, choice: Choice) -> None:
+            plan.dispatch(
+                "attention.backward_delta",
+                variant="attention_tiled" if choice.variant in SHARED_DELTA else "attention",
+                grid=delta_grid(choice.variant, shape),
+                constants=shared,
+                result=out,
+                dout=dout,
+                delta=delta,
+            )
             for entry in ("backward_query", "backward_key_value"):
                 plan.dispatch(
                     f"attention.{entry}",
@@ -76,6 +87,7 @@ def fitting(context: int, head_size: int, units: MatrixUnits, *, half: bool = Fa
     return {
         "attention": context * (3 * head_size + 2) < LOOP_LIMIT,
         "attention_direct": head_size % 4 == 0 and blocks * (3 * head_size // 4 + 1) + outside < LOOP_LIMIT,
+        "attention_tiled": head_size % 4 == 0,
         "attention_units": half and head_size % units.side == 0 and head_size <= 4 * units.side,
     }
 
@@ -95,6 +107,12 @@ def grid(variant: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
     if variant == "attention_units":  # the long rows of all heads first
         return B * NH, -(-T // (4 * units.side)), 1
     return -(-T // ROWS), B * NH, 1
+
+
+def delta_grid(variant: str, shape: tuple[int, int, int]) -> Grid:
+    """Workgroups of a variant's `backward_delta`: a thread a row, or 16 rows of a head."""
+    B, T, NH = shape
+    return (-(-T // 16), B * NH, 1) if variant in SHARED_DELTA else (-(-B * T * NH // ROWS), 1, 1)
 
 
 def attention_one(plan: Plan, row: Tensor, cache: Tensor, position: Tensor, heads: int) -> Tensor:

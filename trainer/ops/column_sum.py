@@ -14,6 +14,7 @@ from itertools import groupby
 from trainer.plan import MAX_BINDING, SPACING, Plan, Tape, Tensor, round_up
 
 MAX_PARTS = 256
+TOTALS = 256  # columns that a workgroup of the second stage adds up
 
 
 def parts(rows: int) -> tuple[int, int]:
@@ -85,6 +86,7 @@ def column_sum(tape: Tape, x: Tensor, parameter: Tensor) -> None:
     to = partials(tape, parameter, N)
     tape.plan.dispatch(
         "column_sum.partial",
+        variant=tape.plan.tuning.variants("column_sum", {})[0],
         grid=(-(-to.width // 64), P, 1),
         constants={"N": N, "C": C, "ROWS": each, **to.constants},
         x=x,
@@ -97,7 +99,7 @@ def total(plan: Plan, sums: Tensor, out: Tensor, *, add: bool) -> None:
     P, C = sums.shape
     plan.dispatch(
         "column_sum.total",
-        grid=(-(-C // 64), 1, 1),
+        grid=(-(-C // TOTALS), 1, 1),
         constants={"P": P, "C": C, "ADD": add},
         parts=sums,
         out=out,

@@ -103,8 +103,8 @@ def _loss(
 
 
 def fitting(stride: int) -> dict[str, bool]:
-    """Which variants every device computes to the end, for rows of `stride` logits."""
-    return {"cross_entropy": 3 * stride < LOOP_LIMIT}
+    """Which variants compute rows of `stride` logits, and every device to the end."""
+    return {"cross_entropy": 3 * stride < LOOP_LIMIT, "cross_entropy_rows": stride % 4 == 0}
 
 
 def grid(variant: str, rows: int) -> Grid:

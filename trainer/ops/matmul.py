@@ -11,10 +11,14 @@ MAX_PARTS = 16
 LEAST_PART = 256  # columns of op(a) that are worth a part of their own
 # Variants that may sum up K in parts, and how many columns of op(a) one processor multiplies in the time in
 # which the GPU writes and reads a tile of partial sums: 128×128 of them take 52 ns at 2.5 TB/s; a column of
-# that tile takes 94 ns at 46 TFLOPS, 15 ns on matrix units.
-IN_PARTS = {"matmul_tiled": 0.56, "matmul_units": 3.5}
-# For each variant that leaves it open, the widths of tiles, and how much longer the same work takes with them
-WIDTHS = {"matmul_tiled": {128: 1.0, 64: 1.06}}
+# that tile takes 94 ns at 46 TFLOPS, 13 ns on matrix units.
+IN_PARTS = {"matmul_tiled": 0.56, "matmul_units": 4.0}
+# matmul_tiled's tiles, and how much longer the same work takes with them on an H100
+TILES = {(128, 128): 1.0, (64, 128): 1.03, (64, 64): 1.2}
+# Two of matmul_units' workgroups share a processor; one alone takes this much of the time that both take.
+ALONE = 0.63
+
+Tile = tuple[int, int]  # rows and columns of the outputs that a workgroup makes
 
 
 def matmul(
@@ -63,7 +67,7 @@ def matmul(
 
     def multiply(plan: Plan, choice: Choice) -> None:
         units = plan.tuning.units
-        columns, rows, _ = grid(choice.variant, M, N, units, choice.constants["TILE_N"])
+        columns, rows, _ = grid(M, N, (choice.constants["TILE_M"], choice.constants["TILE_N"]))
         parts = -(-K // choice.constants["PART"])
         split = parts > 1
         target = plan.activation("partial_products", (parts, M * N)) if split else out
@@ -131,49 +135,57 @@ def candidates(
 ) -> tuple[Choice, ...]:
     """All ways to make a product that are worth a try: the best variant in its best tiling first."""
     return tuple(
-        Choice(variant, {"TILE_N": tile_n, "PART": part})
+        Choice(variant, {"TILE_M": tile[0], "TILE_N": tile[1], "PART": part})
         for variant in tuning.variants("matmul", fits)
-        for tile_n, part in tilings(variant, size, tuning.units, in_parts=in_parts)
+        for tile, part in tilings(variant, size, tuning.units, in_parts=in_parts)
     )
+
+
+def tiles(variant: str, units: MatrixUnits) -> dict[Tile, float]:
+    """A variant's tiles, and how much longer the same work takes with them."""
+    if variant == "matmul_tiled":
+        return TILES
+    if variant == "matmul_units":
+        return {(8 * units.side, 8 * units.side): 1.0, (8 * units.side, 6 * units.side): 1.16}
+    return {(32, 32) if variant == "matmul_direct" else (8, 16): 1.0}
 
 
 def tilings(
     variant: str, size: tuple[int, int, int], units: MatrixUnits, *, in_parts: bool
-) -> list[tuple[int, int]]:
-    """(width of tiles, columns of op(a) that a workgroup sums up): that with which a large GPU should be done
-    first, then others. With `in_parts`, the sums over K may be made in parts: for each width in the best
-    number of them, and in half and twice as many.
+) -> list[tuple[Tile, int]]:
+    """(tile, columns of op(a) that a workgroup sums up): that with which a large GPU should be done first,
+    then others. With `in_parts`, the sums over K may be made in parts: for each tile in the best number of
+    them, and in half and twice as many.
     """
     M, N, K = size
     most = 1
-    if in_parts and variant in IN_PARTS and M * N <= 64 * MAX_GRID:
+    if in_parts and variant in IN_PARTS and M * N <= column_sum.TOTALS * MAX_GRID:
         most = max(1, min(MAX_PARTS, K // LEAST_PART, MAX_BINDING // (4 * M * N)))
 
-    def cost(choice: tuple[int, int]) -> float:
+    def cost(choice: tuple[Tile, int]) -> float:
         """The workgroups of the processor that has most of them, times the columns that each sums up; what
         adding up parts costs, and 100 tiles' worth of it for having to launch that.
         """
-        tile_n, parts = choice
-        columns, rows, _ = grid(variant, M, N, units, tile_n)
-        rounds = -(-columns * rows * parts // PROCESSORS)
+        tile, parts = choice
+        columns, rows, _ = grid(M, N, tile)
+        rounds: float = -(-columns * rows * parts // PROCESSORS)
+        if variant == "matmul_units":
+            rounds = rounds + rounds % 2 if rounds > 1 else 2 * ALONE
         total = IN_PARTS[variant] * (columns * rows * parts + 100) if parts > 1 else 0
-        return (rounds * K / parts + total) * tile_n * widths[tile_n]
+        return (rounds * K / parts + total) * tile[0] * tile[1] * slower[tile]
 
-    widths = WIDTHS.get(variant, {128: 1.0})
-    found: list[tuple[int, int]] = []
-    for width in widths:
-        _, best = min(((width, n) for n in range(1, most + 1)), key=cost)
-        found += [(width, n) for n in sorted({best // 2, best, 2 * best}) if 1 <= n <= most]
-    parts = [(width, round_up(-(-K // n), 32) if n > 1 else K) for width, n in sorted(found, key=cost)]
+    slower = tiles(variant, units)
+    found: list[tuple[Tile, int]] = []
+    for tile in slower:
+        _, best = min(((tile, n) for n in range(1, most + 1)), key=cost)
+        found += [(tile, n) for n in sorted({best // 2, best, 2 * best}) if 1 <= n <= most]
+    parts = [(tile, round_up(-(-K // n), 32) if n > 1 else K) for tile, n in sorted(found, key=cost)]
     return list(dict.fromkeys(parts))
 
 
-def grid(variant: str, M: int, N: int, units: MatrixUnits, tile_n: int = 128) -> Grid:
-    """Workgroups of a variant for an M × N output."""
-    tile = 8 * units.side
-    sizes = {"matmul_direct": (32, 32), "matmul_tiled": (128, tile_n), "matmul_units": (tile, tile)}
-    rows, columns = sizes.get(variant, (8, 16))
-    return -(-N // columns), -(-M // rows), 1
+def grid(M: int, N: int, tile: Tile) -> Grid:
+    """Workgroups for an M × N output."""
+    return -(-N // tile[1]), -(-M // tile[0]), 1
 
 
 def linear(
