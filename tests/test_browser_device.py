@@ -173,7 +173,9 @@ def test_what_cannot_be_compiled_says_why(jobs: Jobs) -> None:
 OPEN = """async (kinds) => {
   const asked = [];
   const adapter = async (kind) => {
-    if (kind === "refusing") return { requestDevice: () => Promise.reject(new Error("not today")) };
+    if (kind === "refusing") {
+      return { features: new Set(), requestDevice: () => Promise.reject(new Error("not today")) };
+    }
     return kind && real.requestAdapter();
   };
   const requestAdapter = (options) => adapter(kinds[asked.push(Object.keys(options).join()) - 1]);

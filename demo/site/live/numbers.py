@@ -5,6 +5,7 @@ demo/figures/numbers.js writes the same ones in the page, and a test compares th
 from __future__ import annotations
 
 import math
+from decimal import ROUND_HALF_UP, Decimal
 
 from demo.site.live.markup import Markup, join, tag
 
@@ -15,14 +16,20 @@ def figure(n: float) -> str:
     """Three digits: 0.016, 6.93, 11.9, 870, 48,600."""
     size = abs(n)
     if size >= 999.5:
-        return f"{float(f'{n:.2e}'):,.0f}"
+        return _fixed(n, 2 - math.floor(math.log10(size)))
     if size >= 99.95:
-        return f"{n:.0f}"
+        return _fixed(n, 0)
     if size >= 9.995:
-        return f"{n:.1f}"
+        return _fixed(n, 1)
     if size >= 0.0995 or size == 0:
-        return f"{n:.2f}"
-    return f"{float(f'{n:.1e}'):.{1 - math.floor(math.log10(size))}f}"
+        return _fixed(n, 2)
+    return _fixed(n, 1 - math.floor(math.log10(size)))
+
+
+def _fixed(n: float, places: int) -> str:
+    """With so many places behind the point, or -places noughts before it; halves go up, as in JavaScript."""
+    rounded = Decimal(n).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
+    return f"{rounded:,.{max(0, places)}f}"
 
 
 def short(n: float) -> str:
