@@ -6,6 +6,7 @@ base's number of tokens as far as that goes.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -44,12 +45,12 @@ def points(model: ModelConfig, train: TrainConfig) -> dict[str, list[Point]]:
 
 async def time_curves(
     device: Device, name: str, precision: str, batch: int | None, seconds: float
-) -> list[Record]:
+) -> AsyncIterator[Record]:
     """A record an axis, with its points. A point whose step would take over `seconds`, at the best rate so
     far, is told and left out, and so is one that the device cannot hold.
     """
     model, train = configured(name, precision, batch)
-    records, rate = [], 0.0  # operations a second, the most so far
+    rate = 0.0  # operations a second, the most so far
     for axis, places in points(model, train).items():
         found: list[dict[str, Any]] = []
         for where, config, training in places:
@@ -67,17 +68,14 @@ async def time_curves(
             took = f"{point['ms_per_step']:12.2f} ms"
             print(f"{label:44} {took}  {point['tokens_per_s']:>11,} tokens/s", flush=True)
             found.append({"at": where, **point})
-        records.append(
-            {
-                **ours(device),
-                "workload": name,
-                "axis": axis,
-                "precision": precision,
-                "batch": train.batch,
-                "points": found,
-            }
-        )
-    return records
+        yield {
+            **ours(device),
+            "workload": name,
+            "axis": axis,
+            "precision": precision,
+            "batch": train.batch,
+            "points": found,
+        }
 
 
 async def _point(device: Device, model: ModelConfig, train: TrainConfig) -> dict[str, Any]:

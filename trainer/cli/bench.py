@@ -7,6 +7,7 @@ replaces the one of the same measurement on the same device.
 from __future__ import annotations
 
 import argparse
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -156,12 +157,8 @@ async def main(args: argparse.Namespace) -> int:
             for run in product(args.preset, args.precision):
                 await _tune(device, *run, args.batch, args.tune)
     for part in (name for name in PARTS if name in parts):
-        if part == "tokenizer":
-            records = [await time_tokenizer(args.sources)]
-        else:
-            assert device is not None
-            records = await _measure(device, part, args)
-        keep(args.out, PARTS[part][1], records)
+        async for records in _measure(device, part, args):  # kept at once: what comes after may fail
+            keep(args.out, PARTS[part][1], records)
     return 0
 
 
@@ -174,31 +171,41 @@ async def _tune(device: Device, name: str, precision: str, batch: int | None, se
         print(line)
 
 
-async def _measure(device: Device, part: str, args: argparse.Namespace) -> list[Record]:
-    """The records of a part that takes a device."""
+async def _measure(device: Device | None, part: str, args: argparse.Namespace) -> AsyncIterator[list[Record]]:
+    """The records of a part, as they are made."""
+    if part == "tokenizer":
+        yield [await time_tokenizer(args.sources)]
+        return
+    assert device is not None
     steps = args.steps or STEPS
     runs = list(product(args.preset, args.precision))
     sized = [(p, precision) for size in args.size for p in size for precision in args.precision]
     match part:
         case "matmul":
-            found = [r for which in sized for r in await time_matmuls(device, *which, args.variant)]
-            return found + [time_torch_matmul(*which) for which in sized if args.compare]
+            for which in sized:
+                yield await time_matmuls(device, *which, args.variant)
+                if args.compare:
+                    yield [time_torch_matmul(*which)]
         case "steps":
-            found = [await time_steps(device, *run, args.batch, steps) for run in runs]
-            compared = runs if args.compare else []
-            return found + [r for run in compared for r in time_torch_steps(*run, args.batch, steps)]
+            for run in runs:
+                yield [await time_steps(device, *run, args.batch, steps)]
+            for run in runs if args.compare else []:
+                yield time_torch_steps(*run, args.batch, steps)
         case "waiting":
-            return [await time_waiting(device, *run, args.batch, steps) for run in runs]
+            for run in runs:
+                yield [await time_waiting(device, *run, args.batch, steps)]
         case "profile":
-            return [await profile_step(device, *run, args.batch, steps) for run in runs]
+            for run in runs:
+                yield [await profile_step(device, *run, args.batch, steps)]
         case "kernels":
-            return [r for run in runs for r in await profile_kernels(device, *run, args.batch)]
+            for run in runs:
+                yield await profile_kernels(device, *run, args.batch)
         case "curves":
-            return [r for run in runs for r in await time_curves(device, *run, args.batch, args.seconds)]
+            for run in runs:
+                async for record in time_curves(device, *run, args.batch, args.seconds):
+                    yield [record]
         case _:
-            asked = args.steps or LEARNING_STEPS
-            return [
-                r
-                for name in args.preset
-                for r in await compare_learning(device, name, args.precision, asked, args.sources)
-            ]
+            for name in args.preset:
+                yield await compare_learning(
+                    device, name, args.precision, args.steps or LEARNING_STEPS, args.sources
+                )
