@@ -23,6 +23,8 @@ HEADS = {
     "ms_per_step_waiting": "A step, waiting",
     "tflops": "Rate",
     "tokens_per_s": "Tokens",
+    "gb_per_s": "Memory",
+    "roof_share": "Of the roof",
     "python_share": "Python's share",
     "device_memory_bytes": "On the device",
     "peak_memory_bytes": "In the process",
@@ -91,7 +93,7 @@ def table(records: Sequence[Record]) -> str:
     """One machine's records of a file, and below them where they come from."""
     names = dict.fromkeys(name for record in records for name in record.values)
     rate = next((name for name in RATES if name in names), None)
-    first = ("workload", "name", "variant", rate)  # what a narrow screen should show
+    first = ("workload", "name", "variant", "tuned", rate)  # what a narrow screen should show
     fields = [name for name in (*first, *names) if name in names and name not in (*PROVENANCE, "unit")]
     fields = list(dict.fromkeys(fields))
     largest = max((r.number(rate) for r in records if rate and rate in r.values), default=0)
