@@ -31,13 +31,26 @@ BUILD_TIME = {
     "wheel.py",
     "zips.py",
 }
+# Parts of the trainer that a page has no use for: the command line, what rests on it or on PyTorch, and the
+# devices of a machine
+NATIVE = (
+    "trainer/__main__.py",
+    "trainer/bench/learn.py",
+    "trainer/bench/pytorch.py",
+    "trainer/cli/",
+    "trainer/devices/native.py",
+    "trainer/devices/reference.py",
+    "trainer/devices/twins/",
+)
 
 
 def sources(root: Path) -> dict[str, Path]:
     """What the wheel holds: path inside → file in the checkout."""
     found = {f"trainer/shaders/{path.name}": path for path in (root / "shaders").glob("*.wgsl")}
     for path in [*(root / "trainer").rglob("*.py"), *(root / "trainer" / "data").rglob("*.json")]:
-        found[path.relative_to(root).as_posix()] = path
+        name = path.relative_to(root).as_posix()
+        if not name.startswith(NATIVE):
+            found[name] = path
     for path in (root / "demo").glob("*.py"):
         if path.name not in BUILD_TIME:
             found[path.relative_to(root).as_posix()] = path
