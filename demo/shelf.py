@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from demo import archive, trouble
 from demo.archive import LOG, Archive
 from demo.material import DOCUMENTS, Material
-from demo.store import REPORT, Full, Locks, RunStore
+from demo.store import REPORT, Full, Locks, RunStore, now
 from demo.training import Training, checkpoint_files, no_room
 from demo.writing import Model
 from trainer import checkpoint
@@ -99,7 +98,7 @@ class Shelf:
             "step": last(log, "step") if loaded.step is None else loaded.step,
             "steps": train.get("steps") or last(log, "steps"),
             "loss": last(log, "loss", "validation") or last(log, "loss", "step"),
-            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "date": now(),
             "model": to_dict(loaded.model),
             "train": dict(train),
         }

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +26,13 @@ REPORT = "report.json"
 
 Chunks = Iterable[bytes | bytearray | memoryview]
 T = TypeVar("T")
+
+
+def now() -> str:
+    """The time as runs are dated, in UTC: to the millisecond, as two may be saved in one second."""
+    passed = time.time()
+    date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(passed))
+    return f"{date}.{int(passed * 1000) % 1000:03}Z"
 
 
 class Full(StorageError):

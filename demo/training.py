@@ -15,7 +15,7 @@ from typing import Any
 from demo import trouble
 from demo.archive import LOG
 from demo.material import Material
-from demo.store import Chunks, Full, RunStore
+from demo.store import Chunks, Full, RunStore, now
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig, TrainConfig, to_dict
@@ -190,7 +190,7 @@ class Training:
             "step": step,
             "steps": self.config.steps,
             "loss": self.loss if self.validation is None else self.validation,
-            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "date": now(),
             "model": to_dict(self.model),
             "train": to_dict(self.config),
         }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 import zipfile
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from demo import archive
-from demo.store import Chunks, Full, MemoryFiles, RunStore
+from demo.store import Chunks, Full, MemoryFiles, RunStore, now
 from trainer.errors import CheckpointError, StorageError
 
 INFO = {"title": "A run", "step": 1, "steps": 9, "loss": 2.5, "date": "2026-11-22T21:00:00Z"}
@@ -152,6 +154,13 @@ class Busy(MemoryFiles):
             other.files.content = self.content  # type: ignore[attr-defined]
             await save(other, 1 + self.saves)
         return body
+
+
+def test_runs_that_are_saved_in_one_second_are_told_apart() -> None:
+    first = now()
+    time.sleep(0.002)
+    assert first < now()
+    assert abs(datetime.fromisoformat(first).timestamp() - time.time()) < 60
 
 
 def test_a_run_that_another_tab_saves_meanwhile_is_read_as_one_save() -> None:

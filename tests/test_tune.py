@@ -87,7 +87,8 @@ def test_every_question_of_a_step_is_answered(native: Device) -> None:
 
 def test_a_kernel_that_computes_something_else_is_refused(native: Device) -> None:
     (one,) = asked(native, PRODUCT)
-    half = Choice("matmul_direct", {"TILE_N": 128, "PART": 256, "K": 128})  # leaves half of each sum out
+    # Leaves half of each sum out
+    half = Choice("matmul_direct", {"TILE_M": 32, "TILE_N": 32, "PART": 256, "K": 128})
     finding, events = tuned(native, [with_candidate(one, half)])
     assert str(finding.winner) in finding.seconds
     assert list(finding.refused) == [str(half)]
@@ -101,7 +102,7 @@ def test_a_kernel_that_the_device_cannot_run_is_refused(
 ) -> None:
     (one,) = asked(native, PRODUCT)
     monkeypatch.setattr(native, "info", replace(native.info, enabled=()))
-    units = Choice("matmul_units", {"TILE_N": 128, "PART": 256})
+    units = Choice("matmul_units", {"TILE_M": 128, "TILE_N": 128, "PART": 256})
     finding, _ = tuned(native, [with_candidate(one, units)])
     assert MATRIX_UNITS in finding.refused[str(units)]
     assert "does not give" in finding.refused[str(units)]
@@ -110,7 +111,8 @@ def test_a_kernel_that_the_device_cannot_run_is_refused(
 
 def test_a_kernel_that_the_device_refuses_to_compile_is_refused(native: Device) -> None:
     (one,) = asked(native, PRODUCT)
-    vast = Choice("matmul_tiled", {"TILE_N": 1 << 14, "PART": 256})  # of more workgroup memory than there is
+    # Of more workgroup memory than there is
+    vast = Choice("matmul_tiled", {"TILE_M": 128, "TILE_N": 1 << 14, "PART": 256})
     finding, _ = tuned(native, [with_candidate(one, vast)])
     assert "refuses the kernel matmul_tiled.multiply" in finding.refused[str(vast)]
     assert str(finding.winner) in finding.seconds
