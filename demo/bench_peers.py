@@ -39,11 +39,7 @@ MODULES = (
     "@tensorflow/tfjs-backend-webgpu/dist/tf-backend-webgpu.es2017.min.js",
 )
 PACKAGES = {"jax-js": "@jax-js/jax", "TensorFlow.js": "@tensorflow/tfjs"}
-IMPLEMENTATIONS = {
-    "tabula": "tabula",
-    "jax-js": "jax",
-    "TensorFlow.js": "tensorflow",
-}  # and its module's name
+IMPLEMENTATIONS = {"tabula": "tabula", "jax-js": "jax", "TensorFlow.js": "tensorflow"}  # and its module
 TURNS = 3
 STEPS = {"TINY": 5, "SMALL": 1}  # in a turn
 ALIKE = 0.03  # of the loss: initial weights and tokens differ, which is 1% of it

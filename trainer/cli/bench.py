@@ -23,11 +23,10 @@ from trainer.bench.steps import WORKLOADS, configured, time_steps, time_waiting,
 from trainer.bench.tokenizer import time_tokenizer
 from trainer.cli.options import add_device, number, whole
 from trainer.cli.texts import add_sources
-from trainer.cli.tune import FOLDER, table
+from trainer.cli.tune import kept_answers, table
 from trainer.config import PRECISIONS
 from trainer.devices import Device, open_device
 from trainer.errors import ConfigError
-from trainer.gutenberg import FolderCache
 from trainer.provenance import machine
 
 # What is measured, and the file of --out that the records go to
@@ -164,8 +163,7 @@ async def main(args: argparse.Namespace) -> int:
 
 async def _tune(device: Device, name: str, precision: str, batch: int | None, seconds: float) -> None:
     """Let the device's plans take the kernels that are measured to be the fastest, here or before."""
-    cache = FolderCache(name=FOLDER)
-    known, findings = await answers(device, *configured(name, precision, batch), cache, seconds)
+    known, findings = await answers(device, *configured(name, precision, batch), kept_answers(), seconds)
     device.info = replace(device.info, answers=known)
     for line in table(findings):
         print(line)

@@ -27,12 +27,11 @@ from trainer.cli.texts import (
     tokenize,
 )
 from trainer.cli.texts import load_with_tokenizer as load_start
-from trainer.cli.tune import FOLDER, SECONDS
+from trainer.cli.tune import SECONDS, kept_answers
 from trainer.config import PRESETS, ModelConfig, TrainConfig, from_dict, preset
 from trainer.devices import Device, check_fits, open_device
 from trainer.errors import CheckpointError, ConfigError, DeviceError
 from trainer.events import Stream
-from trainer.gutenberg import FolderCache
 from trainer.model import Model, build
 from trainer.safetensors import TensorData
 from trainer.tokenizer import Tokenizer
@@ -253,7 +252,7 @@ async def measured(job: Job, device: Device, model: ModelConfig, display: Displa
         device,
         model,
         job.train,
-        FolderCache(name=FOLDER),
+        kept_answers(),
         SECONDS if force else seconds,
         force=force,
         on_event=display,

@@ -14,7 +14,6 @@ from trainer.gutenberg import FolderCache
 from trainer.tune import Finding, questions
 
 SECONDS = 60.0
-FOLDER = "tuning"  # of the cache
 
 EPILOG = """\
 examples:
@@ -61,7 +60,7 @@ async def main(args: argparse.Namespace) -> int:
             device,
             chosen.model,
             train,
-            FolderCache(name=FOLDER),
+            kept_answers(),
             args.budget,
             force=args.force,
             on_event=display,
@@ -74,6 +73,11 @@ async def main(args: argparse.Namespace) -> int:
             f"{len(asked - set(known))} left for another time"
         )
     return 0
+
+
+def kept_answers() -> FolderCache:
+    """Where answers are kept from one command to the next."""
+    return FolderCache(name="tuning")
 
 
 def table(findings: list[Finding]) -> list[str]:
