@@ -21,12 +21,13 @@ from typing import Any
 from demo import trouble
 from trainer import corpus
 from trainer.bpe import FIRST_TOKENS, Learner, check_vocab
+from trainer.cache import Cache
 from trainer.corpus import BUNDLED, GUTENBERG, Document
 from trainer.dataset import Dataset
 from trainer.errors import ConfigError, CorpusError, FetchError
 from trainer.evaluate import unigram_loss
 from trainer.events import Notice, Progress, Reader
-from trainer.gutenberg import Cache, Fetch, Retry, find
+from trainer.gutenberg import Fetch, Retry, find
 from trainer.pretokenize import chunks
 from trainer.tokenizer import Tokenizer
 

@@ -15,10 +15,11 @@ from demo.store import Locks, RunStore
 from demo.training import Training
 from demo.writing import Model
 from trainer.benchmarks import Paradigm
+from trainer.cache import Cache
 from trainer.devices import Device
 from trainer.errors import ConfigError
 from trainer.events import Event, to_json
-from trainer.gutenberg import Cache, Fetch, Retry
+from trainer.gutenberg import Fetch, Retry
 
 AUTOSAVE = 30.0  # seconds between two saves of a run under way
 FIRST_SAVE = 2.0  # seconds before the first one: a reload has something to offer from then on

@@ -18,11 +18,11 @@ from demo.session_base import FIRST_SAVE, Message
 from demo.session_text import TextCommands
 from demo.training import Training
 from trainer.answers import answers
+from trainer.cache import Cache
 from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig, TrainConfig, from_dict
 from trainer.devices import Device
 from trainer.errors import CheckpointError, ConfigError, TrainerError
-from trainer.gutenberg import Cache
 
 TUNE_SECONDS, TUNE_SECONDS_SOFTWARE = 3.0, 10.0  # of measuring kernels
 BYTES_A_TOKEN = 3  # of text that was not tokenized yet

@@ -12,9 +12,10 @@ from demo import trouble
 from demo.archive import LOG, Archive
 from demo.store import REPORT
 from trainer import checkpoint
+from trainer.cache import Cache
 from trainer.errors import StorageError
 from trainer.events import Progress, Reader
-from trainer.gutenberg import Cache, Response
+from trainer.gutenberg import Response
 
 NEEDED = (checkpoint.CONFIG, checkpoint.WEIGHTS_INDEX, checkpoint.TOKENIZER, checkpoint.TOKENIZER_CONFIG)
 BESIDE = (LOG, REPORT)  # how it was trained, and how well it does

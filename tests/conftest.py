@@ -7,8 +7,8 @@ import os
 
 import pytest
 
+from trainer.cache import CACHE_VARIABLE
 from trainer.devices import Device, open_device
-from trainer.gutenberg import CACHE_VARIABLE
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from trainer import corpus, gutenberg
+from trainer.cache import CACHE_VARIABLE, FolderCache
 from trainer.errors import FetchFailure
 from trainer.events import Event
-from trainer.gutenberg import Book, FolderCache, Library, Retry
+from trainer.gutenberg import Book, Library, Retry
 
 OZ = gutenberg.manifest()[55]
 OZ_BODY = (corpus.bundled() / OZ.repo / "55.txt").read_bytes()
@@ -90,7 +91,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
     monkeypatch.setenv("no_proxy", "*")
-    for name in (gutenberg.BASE_VARIABLE, gutenberg.CACHE_VARIABLE, "XDG_CACHE_HOME"):
+    for name in (gutenberg.BASE_VARIABLE, CACHE_VARIABLE, "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     server = GitHub()
     try:
@@ -115,7 +116,7 @@ class Desk:
     def __init__(self, github: GitHub, folder: Path, timeout: float = 20.0, **retry: Any) -> None:
         self.events: list[Event] = []
         self.clock = Clock()
-        self.cache = FolderCache(folder)
+        self.cache = FolderCache(gutenberg.CACHE, folder)
         self.library = Library(
             gutenberg.urllib_fetch(timeout),
             self.cache,

@@ -15,6 +15,7 @@ from cli_tools import TINY, Cli, everything_in, read_log, refusal, run, write_st
 from raw_server import FAULTS, OZ, OZ_BODY, SILENT_FAULTS, Answer, GitHub, serving
 
 from trainer import checkpoint, corpus, gutenberg
+from trainer.cache import CACHE_VARIABLE
 from trainer.gutenberg import Retry
 
 pytest_plugins = ("cli_fixtures",)
@@ -193,7 +194,7 @@ def github(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[GitHub]:
     """A stand-in for GitHub that the command line talks to, without pauses between attempts."""
     with serving(monkeypatch) as server:
         monkeypatch.setenv(gutenberg.BASE_VARIABLE, server.base)
-        monkeypatch.setenv(gutenberg.CACHE_VARIABLE, str(tmp_path / "cache"))
+        monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
         monkeypatch.setattr(gutenberg, "Retry", lambda: Retry(first=0.0))
         yield server
 

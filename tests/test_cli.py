@@ -23,6 +23,7 @@ from raw_server import ALICE, ALICE_BODY, serving
 
 import trainer
 from trainer import checkpoint, corpus, gutenberg
+from trainer.cache import CACHE_VARIABLE
 from trainer.cli import COMMANDS, main
 from trainer.config import PRESETS, SampleConfig, TrainConfig
 from trainer.devices import open_device
@@ -182,7 +183,7 @@ def test_corpus_previews(cli: Cli, story: Path) -> None:
 def test_corpus_fetches_once(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(monkeypatch) as github:
         monkeypatch.setenv(gutenberg.BASE_VARIABLE, github.base)
-        monkeypatch.setenv(gutenberg.CACHE_VARIABLE, str(tmp_path))
+        monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
         github.add(ALICE.repo, "11-0.txt", ALICE_BODY)
         for _ in range(2):
             out = cli.done("corpus", "gutenberg:11")

@@ -30,6 +30,7 @@ from cli_tools import (
 from raw_server import ALICE, ALICE_BODY, serving
 
 from trainer import checkpoint, gutenberg
+from trainer.cache import CACHE_VARIABLE
 from trainer.cli.display import Display
 from trainer.cli.interrupt import handled
 from trainer.config import PRESETS, ModelConfig
@@ -183,7 +184,7 @@ def test_interrupt_before_training_leaves_nothing(tmp_path: Path, monkeypatch: p
             github.released.wait(60)
 
         github.add(ALICE.repo, "11-0.txt", ALICE_BODY, hang)
-        places = {gutenberg.BASE_VARIABLE: github.base, gutenberg.CACHE_VARIABLE: str(tmp_path / "cache")}
+        places = {gutenberg.BASE_VARIABLE: github.base, CACHE_VARIABLE: str(tmp_path / "cache")}
         process = start("train", "--sources", "gutenberg:11", "--out", tmp_path / "run", *TINY, env=places)
         assert asked.wait(60)
         process.send_signal(signal.SIGINT)

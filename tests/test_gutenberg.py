@@ -28,9 +28,10 @@ from raw_server import (
 )
 
 from trainer import cleaning, corpus, gutenberg
+from trainer.cache import FolderCache
 from trainer.errors import CorpusError, FetchError
 from trainer.events import Event, Notice, Progress
-from trainer.gutenberg import BookFile, FolderCache, Library, Response, Retry
+from trainer.gutenberg import BookFile, Library, Response, Retry
 
 FIXTURES = Path(__file__).parent / "fixtures" / "gutenberg"
 
@@ -268,7 +269,7 @@ def test_lengths_of_compressed_answers_are_not_compared(desk: Desk) -> None:
 @pytest.mark.parametrize("base", ["ftp://127.0.0.1", "file:///etc", "127.0.0.1"])
 def test_only_http_addresses(base: str, tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="is no http address"):
-        Library(cache=FolderCache(tmp_path), base=base)
+        Library(cache=FolderCache(gutenberg.CACHE, tmp_path), base=base)
 
 
 def test_base_address_from_the_environment(
@@ -276,7 +277,7 @@ def test_base_address_from_the_environment(
 ) -> None:
     monkeypatch.setenv(gutenberg.BASE_VARIABLE, github.base + "/")
     github.add(OZ.repo, "55.txt", OZ_BODY)
-    library = Library(cache=FolderCache(tmp_path))
+    library = Library(cache=FolderCache(gutenberg.CACHE, tmp_path))
     assert asyncio.run(library.get(OZ)) == (OZ_BODY, f"{github.base}/GITenberg/{OZ.repo}/master/55.txt")
 
 

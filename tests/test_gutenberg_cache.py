@@ -1,4 +1,4 @@
-"""The cache of fetched books: damage, a full disk, two processes at once, and where it lies."""
+"""The cache of fetched books: damage, a full disk, two processes at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from raw_server import ALICE_BODY, OZ, OZ_BODY, Desk, GitHub, send, serving
 
-from trainer import gutenberg
+from trainer import cache, gutenberg
 from trainer.errors import StorageError
 from trainer.events import Notice
 
@@ -56,7 +56,7 @@ def test_a_damaged_copy_is_fetched_again(github: GitHub, desk: Desk, how: str, n
 def test_a_sealed_copy_of_something_else_is_not_believed(github: GitHub, desk: Desk) -> None:
     github.add(OZ.repo, "55.txt", OZ_BODY)
     desk.get(OZ)
-    desk.cached()[0].write_bytes(gutenberg.seal(ALICE_BODY))
+    desk.cached()[0].write_bytes(cache.seal(ALICE_BODY))
     assert desk.get(OZ) == OZ_BODY
 
 
@@ -96,7 +96,7 @@ def test_a_cache_folder_that_cannot_be_made(github: GitHub, tmp_path: Path) -> N
 
 FETCH_ONE = """
 import asyncio, hashlib, sys
-from trainer import gutenberg
+from trainer import cache, gutenberg
 body, _ = asyncio.run(gutenberg.Library().get(gutenberg.find("55")))
 print(hashlib.sha256(body).hexdigest())
 """
@@ -113,7 +113,7 @@ def test_two_processes_fetch_the_same_book_at_once(github: GitHub, desk: Desk) -
     environment = {
         **os.environ,
         gutenberg.BASE_VARIABLE: github.base,
-        gutenberg.CACHE_VARIABLE: str(desk.cache.folder.parent),
+        cache.CACHE_VARIABLE: str(desk.cache.folder.parent),
     }
     command = [sys.executable, "-c", FETCH_ONE]
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -123,22 +123,3 @@ def test_two_processes_fetch_the_same_book_at_once(github: GitHub, desk: Desk) -
     assert len(desk.cached()) == 1
     assert desk.get(OZ) == OZ_BODY
     assert github.requests == ["55.txt"] * 2
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"TABULA_CACHE": "/x/y", "XDG_CACHE_HOME": "/z"}, Path("/x/y")),
-        ({"XDG_CACHE_HOME": "/z"}, Path("/z/tabula")),
-        ({"XDG_CACHE_HOME": "relative"}, Path("/home/u/.cache/tabula")),
-        ({"TABULA_CACHE": ""}, Path("/home/u/.cache/tabula")),
-        ({}, Path("/home/u/.cache/tabula")),
-    ],
-)
-def test_cache_folder(variables: dict[str, str], expected: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "home", lambda: Path("/home/u"))
-    for name in ("TABULA_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert gutenberg.cache_folder() == expected

@@ -17,6 +17,7 @@ import pytest
 from cli_tools import STEPS, TINY, Cli, read_log, weights
 
 from trainer import answers, checkpoint, tune
+from trainer.cache import FolderCache, seal
 from trainer.cli import tune as cli_tune
 from trainer.config import ModelConfig, TrainConfig
 from trainer.dataset import Dataset
@@ -24,7 +25,6 @@ from trainer.devices import Device
 from trainer.devices.native import NativeDevice, NativeExecutable
 from trainer.errors import DeviceError, StorageError
 from trainer.events import Event, Notice, Progress
-from trainer.gutenberg import FolderCache, seal
 from trainer.kernels import MATRIX_UNITS, Choice, Tuning
 from trainer.plan import Asked
 from trainer.tokenizer import Tokenizer
@@ -183,7 +183,7 @@ class MemoryCache:
 
 
 def test_answers_are_kept_for_the_next_run(reference32: Device, tmp_path: Path) -> None:
-    cache = FolderCache(tmp_path, "tuning")
+    cache = FolderCache("tuning", tmp_path)
 
     async def ask(**options: Any) -> tuple[dict[str, str], list[tune.Finding]]:
         return await answers.answers(reference32, MODEL, TRAIN, cache, **options)

@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from trainer.cache import Cache, seal, unseal
 from trainer.config import ModelConfig, TrainConfig
 from trainer.devices import Device, DeviceInfo
 from trainer.errors import StorageError
 from trainer.events import Notice, Reader
-from trainer.gutenberg import Cache, seal, unseal
 from trainer.kernels import Question, source, variants
 from trainer.plan import Asked, Plan
 from trainer.tune import Finding, questions, tune

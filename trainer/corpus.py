@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from trainer import cleaning
+from trainer.cache import Cache
 from trainer.errors import ConfigError, CorpusError
 from trainer.events import Notice, Progress, Reader
-from trainer.gutenberg import Book, Cache, Fetch, Library, Retry, find, licence_of, manifest
+from trainer.gutenberg import Book, Fetch, Library, Retry, find, licence_of, manifest
 
 BUNDLED = "books"  # the source that stands for the bundled books
 GUTENBERG = "gutenberg:"  # prefix of a source that is a Gutenberg id or a GITenberg repository

@@ -26,16 +26,15 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from functools import cache
 from importlib import resources
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from trainer.cache import Cache, FolderCache, seal, unseal
 from trainer.errors import FetchError, FetchFailure
 from trainer.events import Notice, Reader
-from trainer.storage import storage_errors, write_file
 
 BASE = "https://raw.githubusercontent.com"
 BASE_VARIABLE = "TABULA_GITENBERG"
-CACHE_VARIABLE = "TABULA_CACHE"
+CACHE = "gitenberg"  # the folder of fetched books in the cache
 TIMEOUT = 30.0  # seconds without a byte after which a request is given up
 PUBLIC_DOMAIN = "Public domain in the USA"
 COPYRIGHTED = "Copyrighted: see the notice in the file"
@@ -169,7 +168,7 @@ class Library:
         on_event: Reader | None = None,
     ) -> None:
         self.fetch = fetch or urllib_fetch()
-        self.cache = cache or FolderCache()
+        self.cache = cache or FolderCache(CACHE)
         self.base = (base or os.environ.get(BASE_VARIABLE) or BASE).rstrip("/")
         self.retry = retry or Retry()
         self.on_event = on_event or (lambda event: None)
@@ -320,58 +319,3 @@ def _read_all(answer: http.client.HTTPResponse, deadline: float) -> bytes:
     except http.client.IncompleteRead as error:
         raise OSError("truncated: the connection was cut") from error
     return b"".join(chunks)
-
-
-class Cache(Protocol):
-    """Where fetched files are kept: a folder natively, the browser's Cache API in the page."""
-
-    async def get(self, key: str) -> bytes | None:
-        """What was put under `key`, or None."""
-        ...
-
-    async def put(self, key: str, entry: bytes) -> None:
-        """Keeps `entry` under `key`, all of it or nothing. Raises StorageError if there is no room."""
-        ...
-
-
-def seal(body: bytes) -> bytes:
-    """`body` behind a line with its own SHA-256, so that damage shows whatever the cache does."""
-    return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
-
-
-def unseal(entry: bytes) -> bytes | None:
-    """The body that `seal` was given, or None if the entry is damaged."""
-    body = entry[65:]
-    return body if seal(body) == entry else None
-
-
-def cache_folder() -> Path:
-    """$TABULA_CACHE, else $XDG_CACHE_HOME/tabula, else ~/.cache/tabula."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser()
-    shared = Path(os.environ.get("XDG_CACHE_HOME") or "")  # the XDG specification wants relative ones ignored
-    return (shared if shared.is_absolute() else Path.home() / ".cache") / "tabula"
-
-
-class FolderCache:
-    """A `Cache` with one file an entry. Several processes may use the same folder at once."""
-
-    def __init__(self, folder: str | os.PathLike[str] | None = None, name: str = "gitenberg") -> None:
-        self.folder = (Path(folder) if folder is not None else cache_folder()) / name
-
-    def path(self, key: str) -> Path:
-        """The file that keeps `key`, named after the end of the address and a hash of all of it."""
-        name = re.sub(r"[^A-Za-z0-9._-]", "-", key.rpartition("/")[2])[-64:]
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-{name}"
-
-    async def get(self, key: str) -> bytes | None:
-        try:
-            return self.path(key).read_bytes()
-        except OSError:  # an entry that cannot be read is fetched again
-            return None
-
-    async def put(self, key: str, entry: bytes) -> None:
-        path = self.path(key)
-        with storage_errors(path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        write_file(path, [entry])

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer import storage
+from trainer.cache import CACHE_VARIABLE
 from trainer.cli.display import open_display
 from trainer.cli.options import whole
 from trainer.cli.texts import add_sources
 from trainer.corpus import BUNDLED, Document, load, summarise
 from trainer.errors import ConfigError
-from trainer.gutenberg import BASE_VARIABLE, CACHE_VARIABLE, manifest
+from trainer.gutenberg import BASE_VARIABLE, manifest
 
 EPILOG = f"""\
 examples:

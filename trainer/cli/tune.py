@@ -6,11 +6,11 @@ import argparse
 from dataclasses import replace
 
 from trainer.answers import answers
+from trainer.cache import FolderCache
 from trainer.cli.display import open_display
 from trainer.cli.options import add_device, number, whole
 from trainer.config import PRECISIONS, PRESETS, preset
 from trainer.devices import open_device
-from trainer.gutenberg import FolderCache
 from trainer.tune import Finding, questions
 
 SECONDS = 60.0
@@ -77,7 +77,7 @@ async def main(args: argparse.Namespace) -> int:
 
 def kept_answers() -> FolderCache:
     """Where answers are kept from one command to the next."""
-    return FolderCache(name="tuning")
+    return FolderCache("tuning")
 
 
 def table(findings: list[Finding]) -> list[str]:
