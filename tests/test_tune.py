@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from array import array
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,23 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_tools import STEPS, TINY, Cli, read_log, weights
 
 from trainer import answers, checkpoint, tune
 from trainer.cache import FolderCache, seal
-from trainer.cli import tune as cli_tune
 from trainer.config import ModelConfig, TrainConfig
 from trainer.dataset import Dataset
 from trainer.devices import Device
 from trainer.devices.native import NativeDevice, NativeExecutable
 from trainer.errors import DeviceError, StorageError
-from trainer.events import Event, Notice, Progress
+from trainer.events import Event, Notice, Progress, Reader
 from trainer.kernels import MATRIX_UNITS, Choice, Tuning
 from trainer.plan import Asked
 from trainer.tokenizer import Tokenizer
 from trainer.train import Snapshot, Trainer
-
-pytest_plugins = ("cli_fixtures",)
 
 MODEL = ModelConfig(layers=1, width=64, heads=2, context=32, vocab=512)
 TRAIN = TrainConfig(steps=40, batch=4, warmup=4, eval_every=0, sample_every=0, save_every=0)
@@ -49,10 +44,17 @@ def with_candidate(one: Asked, choice: Choice) -> Asked:
     return Asked(question, one.runs)
 
 
+async def findings_of(
+    device: Device, questions: list[Asked], seconds: float, on_event: Reader | None = None
+) -> list[tune.Finding]:
+    """All that is found."""
+    return [finding async for finding in tune.tune(device, questions, seconds, on_event)]
+
+
 def tuned(device: Device, questions: list[Asked], seconds: float = 60.0) -> tuple[tune.Finding, list[Event]]:
     """What is found of one question, and what is told."""
     events: list[Event] = []
-    (finding,) = asyncio.run(tune.tune(device, questions, seconds, events.append))
+    (finding,) = asyncio.run(findings_of(device, questions, seconds, events.append))
     return finding, events
 
 
@@ -73,7 +75,7 @@ def test_on_a_software_renderer_kernels_without_barriers_win(native: Device) -> 
 def test_every_question_of_a_step_is_answered(native: Device) -> None:
     """The largest first; forward and backward of attention and LayerNorm, the loss, and sums in parts."""
     questions = asked(native)
-    findings = asyncio.run(tune.tune(native, questions, 300.0))
+    findings = asyncio.run(findings_of(native, questions, 300.0))
     assert {one.question.op for one in questions} == {"matmul", "attention", "layernorm", "cross_entropy"}
     assert [finding.question for finding in findings] == [one.question for one in questions]
     assert [finding.refused for finding in findings] == [{}] * len(findings)
@@ -131,14 +133,14 @@ def test_a_winner_has_to_win_by_more_than_noise() -> None:
 
 def test_without_time_nothing_is_measured(native: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NativeDevice, "compile", None)  # and nothing is put on the device
-    assert asyncio.run(tune.tune(native, asked(native), 0.0)) == []
+    assert asyncio.run(findings_of(native, asked(native), 0.0)) == []
 
 
 def test_when_time_is_up_the_rest_is_left(native: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000))
     monkeypatch.setattr(tune.time, "perf_counter", lambda: next(clock))
     questions = asked(native)
-    findings = asyncio.run(tune.tune(native, questions, 30.0))
+    findings = asyncio.run(findings_of(native, questions, 30.0))
     assert 0 < len(findings) < len(questions)
     assert [finding.question for finding in findings] == [one.question for one in questions[: len(findings)]]
 
@@ -156,7 +158,7 @@ def test_it_can_be_cancelled_and_gives_the_memory_back(
     monkeypatch.setattr(NativeExecutable, "close", noted)
 
     async def go() -> None:
-        task = asyncio.create_task(tune.tune(native, asked(native), 60.0))
+        task = asyncio.create_task(findings_of(native, asked(native), 60.0))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -164,6 +166,11 @@ def test_it_can_be_cancelled_and_gives_the_memory_back(
 
     asyncio.run(go())
     assert len(closed) == 1
+
+
+def test_what_does_not_fit_the_device_is_an_error(reference32: Device) -> None:
+    with pytest.raises(DeviceError):
+        tune.questions(MODEL, replace(TRAIN, batch=1 << 22), reference32.info.tuning)
 
 
 # ---------------------------------------------------------------- what is kept
@@ -221,27 +228,51 @@ def test_damaged_and_foreign_entries_are_left_alone(entry: bytes, reference32: D
 
 
 def test_answers_among_other_candidates_are_asked_again(reference32: Device) -> None:
-    questions = tune.questions(MODEL, TRAIN, reference32.info.tuning)
-    one, *rest = questions
-    finding = tune.Finding(one.question, one.question.candidates[-1], {"x": 1.0})
+    *rest, one = tune.questions(MODEL, TRAIN, reference32.info.tuning)
     cache = MemoryCache()
-    asyncio.run(answers.remember(cache, reference32.info, {}, [finding]))
-    kept = asyncio.run(answers.load(cache, reference32.info))
-    assert answers.answers_in(kept, questions) == {one.question.key: str(finding.winner)}
-    more = with_candidate(one, Choice("new"))
-    assert answers.answers_in(kept, [more, *rest]) == {}
+
+    async def measure() -> None:
+        (finding,) = [found async for found in answers.measure(reference32, [one], cache, {}, 60.0)]
+        kept = await answers.load(cache, reference32.info)
+        assert answers.answers_in(kept, [*rest, one]) == {one.question.key: str(finding.winner)}
+        more = with_candidate(one, Choice("new"))
+        assert answers.answers_in(kept, [*rest, more]) == {}
+
+    asyncio.run(measure())
 
 
-def test_what_cannot_be_kept_is_told(reference32: Device) -> None:
+def test_what_cannot_be_kept_is_told_once(reference32: Device) -> None:
     class Full(MemoryCache):
         async def put(self, key: str, entry: bytes) -> None:
             raise StorageError("the disk is full", "make room")
 
     events: list[Event] = []
-    question = tune.questions(MODEL, TRAIN, reference32.info.tuning)[0].question
-    finding = tune.Finding(question, question.candidates[0], {"x": 1.0})
-    asyncio.run(answers.remember(Full(), reference32.info, {}, [finding], events.append))
-    assert "cannot be kept: the disk is full: make room" in str(events)
+    questions = tune.questions(MODEL, TRAIN, reference32.info.tuning)[-2:]
+
+    async def measure() -> None:
+        found = [f async for f in answers.measure(reference32, questions, Full(), {}, 60.0, events.append)]
+        assert [finding.question for finding in found] == [one.question for one in questions]
+
+    asyncio.run(measure())
+    (notice,) = [event for event in events if isinstance(event, Notice)]
+    assert "cannot be kept: the disk is full: make room" in notice.message
+
+
+def test_what_was_found_is_kept_whatever_comes_then(reference32: Device) -> None:
+    """A cancelled command, a lost device: the first answer is kept while the second one is sought."""
+    cache = MemoryCache()
+
+    class Lost(Exception):
+        pass
+
+    def lose(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == 1:
+            raise Lost
+
+    with pytest.raises(Lost):
+        asyncio.run(answers.answers(reference32, MODEL, TRAIN, cache, 60.0, on_event=lose))
+    first = tune.questions(MODEL, TRAIN, reference32.info.tuning)[0].question
+    assert list(asyncio.run(answers.load(cache, reference32.info))) == [first.key]
 
 
 # ---------------------------------------------------------------- a run's own
@@ -317,63 +348,3 @@ def test_a_run_of_another_device_takes_what_is_measured_here(native: Device, ref
     assert answers.from_run(state, reference32.info) is None
     assert answers.from_run({}, native.info) == {}  # from before there were answers
     assert answers.from_run(None, native.info) is None
-
-
-# ---------------------------------------------------------------- the command line
-
-
-def test_the_command_measures_once_and_says_what_it_found(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TABULA_CACHE", str(tmp_path))
-    real = tune.questions
-    for module in (answers, cli_tune):  # the two smallest of eighteen, for the test's sake
-        monkeypatch.setattr(module, "questions", lambda *given: real(*given)[-2:])
-    command = ("tune", "--preset", "nano", "--batch", "1", "--device", "reference")
-
-    def said(*options: str) -> list[str]:
-        return cli.done(*command, *options).splitlines()
-
-    end = "of 2 questions measured on NumPy float32 on "
-    (nothing,) = said("--budget", "0")
-    assert nothing.startswith(f"0 {end}")
-    assert nothing.endswith(", 0 known before, 2 left for another time")
-    first, second, summary = (line for line in said() if not line.startswith("tune: "))
-    for line in (first, second):
-        assert re.search(r"^\w+ .* f32.*  +[0-9.]+ -> +[0-9.]+ ms +[0-9.]+x  \w+", line), line
-    assert summary.startswith(f"2 {end}")
-    assert summary.endswith(", 0 known before, 0 left for another time")
-    assert said()[-1].endswith(", 2 known before, 0 left for another time")
-    assert said("--force")[-1].startswith(f"2 {end}")
-
-
-def test_training_takes_what_is_known_and_measures_when_told(
-    cli: Cli, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TABULA_CACHE", str(tmp_path / "cache"))
-    seconds: list[float] = []
-    real = tune.tune
-
-    async def noted(
-        device: Device, questions: Any, budget: float, on_event: Any = None
-    ) -> list[tune.Finding]:
-        seconds.append(budget)
-        return await real(device, questions, budget, on_event)
-
-    monkeypatch.setattr(answers, "tune", noted)
-    command = ("train", "--sources", story, *TINY, *STEPS)
-    for mode, measured in (("auto", 0), ("off", 0), ("force", 1)):
-        cli.done(*command, "--out", tmp_path / mode, "--tune", mode)
-        assert len(seconds) == measured
-    assert list((tmp_path / "cache" / "tuning").iterdir())
-    cli.done("train", "--resume", tmp_path / "force", "--steps", "12")
-    assert len(seconds) == 1
-    assert weights(tmp_path / "off") == weights(tmp_path / "auto")
-    assert read_log(tmp_path / "force")[-1]["event"] == "run_ended"
-    problem = cli.refused("train", "--resume", tmp_path / "force", "--tune", "off")
-    assert problem == "--resume and --tune exclude each other: leave one out"
-
-
-def test_what_does_not_fit_the_device_is_an_error(reference32: Device) -> None:
-    with pytest.raises(DeviceError):
-        tune.questions(MODEL, replace(TRAIN, batch=1 << 22), reference32.info.tuning)

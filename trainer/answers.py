@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from trainer.cache import Cache, seal, unseal
@@ -97,27 +97,35 @@ async def answers(
         asked = questions(model, train, device.info.tuning)
         known = {} if force else answers_in(kept, asked)
         missing = [one for one in asked if one.question.key not in known]
-        findings = await tune(device, missing, seconds, on_event) if missing else []
-    if findings:
-        await remember(cache, device.info, kept, findings, on_event)
+        findings = [finding async for finding in measure(device, missing, cache, kept, seconds, on_event)]
     new = {finding.question.key: str(finding.winner) for finding in findings}
     return {key: entry["answer"] for key, entry in kept.items()} | new, findings
 
 
-async def remember(
-    cache: Cache, info: DeviceInfo, kept: Kept, findings: Iterable[Finding], on_event: Reader | None = None
-) -> None:
-    """Keep what was found beside what was `kept`; where that cannot be, it is measured again next time."""
-    new = {
-        finding.question.key: {"candidates": _hash(finding.question), "answer": str(finding.winner)}
-        for finding in findings
-        if finding.seconds
-    }
-    try:
-        await keep(cache, info, {**kept, **new})
-    except StorageError as error:
-        if on_event:
-            on_event(Notice(f"the measurements of kernels cannot be kept: {error}"))
+async def measure(
+    device: Device,
+    asked: Iterable[Asked],
+    cache: Cache,
+    kept: Kept,
+    seconds: float,
+    on_event: Reader | None = None,
+) -> AsyncIterator[Finding]:
+    """What `tune` finds, kept at once beside what was `kept`: whatever ends it, nothing is measured in vain.
+    Where it cannot be kept, it is measured again next time. Raises DeviceError.
+    """
+    kept = dict(kept)
+    able = True
+    async for finding in tune(device, asked, seconds, on_event):
+        if able and finding.seconds:
+            question = finding.question
+            kept[question.key] = {"candidates": _hash(question), "answer": str(finding.winner)}
+            try:
+                await keep(cache, device.info, kept)
+            except StorageError as error:
+                able = False  # told once
+                if on_event:
+                    on_event(Notice(f"the measurements of kernels cannot be kept: {error}"))
+        yield finding
 
 
 # -------------------------------------------------------------------- a run's own

@@ -18,7 +18,7 @@ import math
 import struct
 import time
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -83,25 +83,26 @@ def questions(model: ModelConfig, train: TrainConfig, tuning: Tuning) -> list[As
 
 async def tune(
     device: Device, asked: Iterable[Asked], seconds: float, on_event: Reader | None = None
-) -> list[Finding]:
-    """Answers to as many of the questions as `seconds` allow. Tells how far it is, and what was refused.
+) -> AsyncIterator[Finding]:
+    """Answers to as many of the questions as `seconds` allow, each as soon as it is found. Tells how far it
+    is, and what was refused.
 
     May be cancelled at any time; the device's memory is given back in any case. Raises DeviceError.
     """
     tell = on_event or (lambda event: None)
     asked = list(asked)
     deadline = time.perf_counter() + seconds
-    findings: list[Finding] = []
+    done = 0
     for one in asked:
-        tell(Progress("tune", len(findings), len(asked), "questions", one.question.key))
+        tell(Progress("tune", done, len(asked), "questions", one.question.key))
         finding = await _answer(device, one, deadline)
         if finding is None:
             break
-        findings.append(finding)
+        done += 1
         for choice, why in finding.refused.items():
             tell(Notice(f"{choice} is refused for {one.question.key}: {why}"))
-    tell(Progress("tune", len(findings), len(asked), "questions"))
-    return findings
+        yield finding
+    tell(Progress("tune", done, len(asked), "questions"))
 
 
 async def _answer(device: Device, asked: Asked, deadline: float) -> Finding | None:

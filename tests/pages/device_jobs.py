@@ -50,7 +50,8 @@ async def tune(model: dict[str, Any], train: dict[str, Any], key: str) -> dict[s
     """What the autotuner finds of a question, if it takes this device for a GPU."""
     tuning = replace(device.info.tuning, software=False)
     asked = questions(ModelConfig(**model), TrainConfig(**train), tuning)
-    (finding,) = await answer(device, [one for one in asked if one.question.key == key], 60.0)
+    wanted = [one for one in asked if one.question.key == key]
+    (finding,) = [finding async for finding in answer(device, wanted, 60.0)]
     return {
         "default": finding.default.variant,
         "winner": finding.winner.variant,

@@ -23,7 +23,7 @@ from trainer.bench.steps import WORKLOADS, configured, time_steps, time_waiting,
 from trainer.bench.tokenizer import time_tokenizer
 from trainer.cli.options import add_device, number, whole
 from trainer.cli.texts import add_sources
-from trainer.cli.tune import kept_answers, table
+from trainer.cli.tune import kept_answers, row
 from trainer.config import PRECISIONS
 from trainer.devices import Device, open_device
 from trainer.errors import ConfigError
@@ -165,8 +165,8 @@ async def _tune(device: Device, name: str, precision: str, batch: int | None, se
     """Let the device's plans take the kernels that are measured to be the fastest, here or before."""
     known, findings = await answers(device, *configured(name, precision, batch), kept_answers(), seconds)
     device.info = replace(device.info, answers=known)
-    for line in table(findings):
-        print(line)
+    for finding in findings:
+        print(row(finding, max(len(other.question.key) for other in findings)))
 
 
 async def _measure(device: Device | None, part: str, args: argparse.Namespace) -> AsyncIterator[list[Record]]:

@@ -19,7 +19,7 @@ class Interrupt:
     """What an interrupt does: `stop` when there is one, else KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.stop: Callable[[], None] | None = None
+        self.stop: Callable[[], object] | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         for name in SIGNALS:

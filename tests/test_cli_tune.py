@@ -1,0 +1,107 @@
+"""`trainer tune`, and what `trainer train --tune` makes of it: measured once, kept, and taken."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_tools import STEPS, TINY, Cli, everything_in, read_log, run, start, wait_for, weights
+
+from trainer import answers, tune
+from trainer.cli import tune as cli_tune
+from trainer.devices import Device
+
+pytest_plugins = ("cli_fixtures",)
+
+
+def test_the_command_measures_once_and_says_what_it_found(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TABULA_CACHE", str(tmp_path))
+    real = tune.questions
+    # The two smallest of eighteen, for the test's sake
+    monkeypatch.setattr(cli_tune, "questions", lambda *given: real(*given)[-2:])
+    command = ("tune", "--preset", "nano", "--batch", "1", "--device", "reference")
+
+    def said(*options: str) -> list[str]:
+        return cli.done(*command, *options).splitlines()
+
+    end = "of 2 questions measured on NumPy float32 on "
+    (nothing,) = said("--budget", "0")
+    assert nothing.startswith(f"0 {end}")
+    assert nothing.endswith(", 0 known before, 2 left for another time")
+    first, second, summary = (line for line in said() if not line.startswith("tune: "))
+    for line in (first, second):
+        assert re.search(r"^\w+ .* f32.*  +[0-9.]+ -> +[0-9.]+ ms +[0-9.]+x  \w+", line), line
+    assert summary.startswith(f"2 {end}")
+    assert summary.endswith(", 0 known before, 0 left for another time")
+    assert said()[-1].endswith(", 2 known before, 0 left for another time")
+    assert said("--force")[-1].startswith(f"2 {end}")
+    assert said("--force", "--budget", "0")[-1].endswith(", 2 known before, 0 left for another time")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_was_found(number: int, tmp_path: Path) -> None:
+    places = {"TABULA_CACHE": str(tmp_path)}
+    command = ("tune", "--preset", "nano", "--batch", "1", "--device", "reference")
+    process = start(*command, "--force", "--budget", "600", env=places)
+    wait_for(process, " ms ")  # a row of the table
+    process.send_signal(number)
+    printed, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    *rows, stopped, summary = printed.splitlines()
+    assert stopped == "stopped: what was found is kept, and the same command without --force goes on"
+    found = 1 + sum(" ms " in line for line in rows)
+    assert summary.startswith(f"{found} of ")
+    after = run(*command, "--budget", "0", env=places).out
+    assert f", {found} known before, " in after
+    assert ", 0 left" not in after
+
+
+def test_an_interrupt_before_anything_was_found(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TABULA_CACHE", str(tmp_path))
+
+    async def interrupted(*given: Any) -> AsyncIterator[tune.Finding]:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+        yield tune.Finding(*given)
+
+    monkeypatch.setattr(cli_tune, "measure", interrupted)
+    result = cli("tune", "--preset", "nano", "--device", "reference")
+    assert (result.code, result.err) == (1, "trainer: interrupted\n")
+    assert everything_in(tmp_path) == []
+
+
+def test_training_takes_what_is_known_and_measures_when_told(
+    cli: Cli, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TABULA_CACHE", str(tmp_path / "cache"))
+    seconds: list[float] = []
+    real = tune.tune
+
+    def noted(
+        device: Device, questions: Any, budget: float, on_event: Any = None
+    ) -> AsyncIterator[tune.Finding]:
+        seconds.append(budget)
+        return real(device, questions, budget, on_event)
+
+    monkeypatch.setattr(answers, "tune", noted)
+    command = ("train", "--sources", story, *TINY, *STEPS)
+    for mode, measured in (("auto", 0), ("off", 0), ("force", 1)):
+        cli.done(*command, "--out", tmp_path / mode, "--tune", mode)
+        assert len(seconds) == measured
+    assert list((tmp_path / "cache" / "tuning").iterdir())
+    cli.done("train", "--resume", tmp_path / "force", "--steps", "12")
+    assert len(seconds) == 1
+    assert weights(tmp_path / "off") == weights(tmp_path / "auto")
+    assert read_log(tmp_path / "force")[-1]["event"] == "run_ended"
+    problem = cli.refused("train", "--resume", tmp_path / "force", "--tune", "off")
+    assert problem == "--resume and --tune exclude each other: leave one out"
