@@ -46,6 +46,41 @@ def test_the_command_measures_once_and_says_what_it_found(
     assert said("--force", "--budget", "0")[-1].endswith(", 2 known before, 0 left for another time")
 
 
+def test_a_model_is_described_as_for_training(cli: Cli, finished: Path) -> None:
+    """By flags, or as that of a run: what was measured for the one is known for the other."""
+    flags = ("--layers", "1", "--width", "8", "--heads", "2", "--context", "8", "--vocab", "270")
+    asked = [("--resume", finished), (*flags, "--batch", "2"), ("--preset", "nano", *flags, "--batch", "2")]
+
+    def last(*options: str | Path) -> str:
+        return cli.done("tune", "--device", "reference", *options).splitlines()[-1]
+
+    first = last(*asked[0])
+    count = re.match(r"(\d+) of \1 questions measured", first)
+    assert count
+    assert int(count[1]) > 10
+    for description in asked[1:]:
+        assert f" {count[1]} known before, 0 left" in last(*description)
+    for other in (("--batch", "3"), ("--width", "16"), ("--accumulate", "2")):
+        assert ", 0 left" not in last(*asked[1], *other, "--budget", "0")
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--preset", "huge"], "unknown preset 'huge'"),
+        (["--batch", "0"], "batch is 0: give --batch a value from 1 up"),
+        (["--heads", "5"], "width 48 is not a multiple of heads 5"),
+        (["--resume", "RUN", "--preset", "nano"], "--resume and --preset exclude each other"),
+        (["--resume", "RUN", "--layers", "3"], "--layers cannot be changed here"),
+        (["--resume", "RUN", "--batch", "3"], "--resume and --batch exclude each other"),
+        (["--resume", "/nowhere"], "there is no folder /nowhere"),
+    ],
+)
+def test_descriptions_that_are_refused(flags: list[str], problem: str, cli: Cli, finished: Path) -> None:
+    given = [str(finished) if flag == "RUN" else flag for flag in flags]
+    assert cli.refused("tune", "--device", "reference", *given).startswith(problem)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_was_found(number: int, tmp_path: Path) -> None:
     places = {"TABULA_CACHE": str(tmp_path)}

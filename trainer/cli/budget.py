@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from datetime import timedelta
 
 from trainer.budget import Budget, dispatches, estimate, least_dispatches
-from trainer.cli.options import add_flags, given, number, whole
-from trainer.config import PRESETS, ModelConfig, TrainConfig, preset
+from trainer.cli.options import number, whole
+from trainer.cli.settings import add_settings, described
+from trainer.config import TrainConfig
 from trainer.errors import ConfigError
 from trainer.kernels import HALF, NEEDS, Tuning
 from trainer.model import Model, build
@@ -29,9 +29,7 @@ two floating-point operations; the backward pass takes twice what the forward pa
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `trainer budget`."""
     parser.epilog = EPILOG
-    parser.add_argument(
-        "--preset", default="nano", metavar="NAME", help=f"{', '.join(PRESETS)} (default: nano)"
-    )
+    add_settings(parser)
     parser.add_argument(
         "--tokens",
         type=whole,
@@ -45,15 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--software", action="store_true", help="for a software renderer, whose memory is main memory"
     )
-    add_flags(parser, "model (defaults of nano; those of --preset count)", PRESETS["nano"].model)
-    add_flags(parser, "training (defaults of nano; those of --preset count)", PRESETS["nano"].train)
 
 
 async def main(args: argparse.Namespace) -> int:
     """Print the budget. Raises ConfigError, and DeviceError for a model that no WebGPU device can hold."""
-    chosen = preset(args.preset)
-    model = replace(chosen.model, **given(args, ModelConfig))
-    train = replace(chosen.train, **given(args, TrainConfig))
+    model, train = described(args)
     if args.tokens <= model.context:
         raise ConfigError(
             f"--tokens {args.tokens} is less than one window", f"give more than {model.context}"

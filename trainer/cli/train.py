@@ -16,7 +16,16 @@ from trainer.cli import run_folder
 from trainer.cli.budget import budget_lines
 from trainer.cli.display import Display, open_display
 from trainer.cli.interrupt import Interrupt, handled
-from trainer.cli.options import Flag, add_device, add_flags, flag_of, given, show_defaults
+from trainer.cli.options import add_device, add_flags, given
+from trainer.cli.settings import (
+    DEFAULT_PRESET,
+    add_resume,
+    add_settings,
+    described,
+    exclude,
+    refuse,
+    resumed,
+)
 from trainer.cli.texts import (
     TextConfig,
     absolute,
@@ -28,16 +37,15 @@ from trainer.cli.texts import (
 )
 from trainer.cli.texts import load_with_tokenizer as load_start
 from trainer.cli.tune import SECONDS, kept_answers
-from trainer.config import PRESETS, ModelConfig, TrainConfig, from_dict, preset
+from trainer.config import PRESETS, ModelConfig, TrainConfig, from_dict
 from trainer.devices import Device, check_fits, open_device
 from trainer.errors import CheckpointError, ConfigError, DeviceError
 from trainer.events import Stream
 from trainer.model import Model, build
 from trainer.safetensors import TensorData
 from trainer.tokenizer import Tokenizer
-from trainer.train import Trainer, resumed_config
+from trainer.train import Trainer
 
-DEFAULT_PRESET = "nano"
 BYTES_A_PARAMETER = 16  # weight, gradient and two moments, in f32
 MOST_MEMORY = 1 << 40  # bytes; where a device does not say how much it has
 TUNE = ("auto", "off", "force")
@@ -78,34 +86,14 @@ class Job:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `trainer train`."""
     parser.epilog = EPILOG.format(presets="\n".join(f"  {name:6} {p.note}" for name, p in PRESETS.items()))
-    model_flags: list[Flag] = []
-    train_flags: list[Flag] = []
-
-    class PresetAction(argparse.Action):
-        """Keeps the preset's name, and lets a --help that follows show its values."""
-
-        def __call__(
-            self, parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None
-        ) -> None:
-            namespace.preset = values
-            if values in PRESETS:
-                show_defaults(model_flags, PRESETS[values].model)
-                show_defaults(train_flags, PRESETS[values].train)
-
-    parser.add_argument(
-        "--preset",
-        action=PresetAction,
-        metavar="NAME",
-        help=f"{', '.join(PRESETS)}; other flags override its values (default: {DEFAULT_PRESET})",
-    )
+    add_settings(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="the run's folder (default: runs/ and the preset's name)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    add_resume(parser, "go on with the run in this folder")
     parser.add_argument(
         "--from",
-        dest="start",
         type=Path,
         metavar="CHECKPOINT",
         help="begin with the weights and the tokenizer of a checkpoint, and a fresh optimiser",
@@ -126,8 +114,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_sources(parser, "--sources")
     add_flags(parser, "text", TextConfig(), leave_out=["sources"])
-    model_flags += add_flags(parser, "model", PRESETS[DEFAULT_PRESET].model)
-    train_flags += add_flags(parser, "training", PRESETS[DEFAULT_PRESET].train)
 
 
 async def main(args: argparse.Namespace) -> int:
@@ -142,17 +128,15 @@ async def main(args: argparse.Namespace) -> int:
 
 def new_job(args: argparse.Namespace) -> Job:
     """The job of a run that begins."""
-    chosen = preset(args.preset or DEFAULT_PRESET)
-    train = replace(chosen.train, **given(args, TrainConfig))
+    model, train = described(args)
     text = replace(TextConfig(), **given(args, TextConfig))
     out = args.out or Path("runs") / (args.preset or DEFAULT_PRESET)
     tune = args.tune or "auto"
     run_folder.check_new(out, args.overwrite)
-    if args.start:
+    if start := getattr(args, "from"):
         refuse(args, ModelConfig, "the model comes from --from")
-        loaded, tokenizer = load_start(args.start, args.tokenizer)
+        loaded, tokenizer = load_start(start, args.tokenizer)
         return Job(out, loaded.model, train, text, tokenizer, loaded.weights, tune=tune)
-    model = replace(chosen.model, **given(args, ModelConfig))
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
     if tokenizer:
         model = with_vocab(model, tokenizer, "vocab" in given(args, ModelConfig))
@@ -171,18 +155,9 @@ def with_vocab(model: ModelConfig, tokenizer: Tokenizer, asked: bool) -> ModelCo
 
 def resumed_job(args: argparse.Namespace) -> Job:
     """The job of a run that goes on. Raises ConfigError for flags that would change what was done."""
-    for name in ("preset", "out", "overwrite", "start", "tokenizer", "tune"):
-        if getattr(args, name):
-            raise ConfigError(
-                f"--resume and {flag_of(name).replace('start', 'from')} exclude each other", "leave one out"
-            )
-    refuse(args, ModelConfig, "the model of a run stays as it is")
+    exclude(args, "resume", "out", "overwrite", "from", "tokenizer", "tune")
     loaded = checkpoint.load(args.resume, resume=True)
-    changes = given(args, TrainConfig)
-    for name in ("batch", "accumulate", "precision", "seed"):
-        if name in changes:
-            raise ConfigError(f"--resume and {flag_of(name)} exclude each other", "begin a new run for that")
-    train = resumed_config(loaded, **changes)
+    train = resumed(args, loaded)
     if train.steps < (loaded.step or 0):
         raise ConfigError(
             f"--steps {train.steps} is before step {loaded.step} of {loaded.folder}", "give more --steps"
@@ -195,12 +170,6 @@ def resumed_job(args: argparse.Namespace) -> Job:
     text = replace(from_dict(TextConfig, loaded.state["text"]), **given(args, TextConfig))
     out = run_folder.folder_of_run(args.resume)
     return Job(out, loaded.model, train, text, tokenizer=loaded.tokenizer, resume=loaded)
-
-
-def refuse(args: argparse.Namespace, config: type, why: str) -> None:
-    """Raise ConfigError if a flag of `config` was given."""
-    for name in given(args, config):
-        raise ConfigError(f"{flag_of(name)} cannot be changed here: {why}", f"leave {flag_of(name)} out")
 
 
 def resumable(job: Job) -> dict[str, Any]:

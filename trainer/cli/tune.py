@@ -4,43 +4,41 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from dataclasses import replace
 
+from trainer import checkpoint
 from trainer.answers import answers_in, load, measure
 from trainer.cache import FolderCache
 from trainer.cli.display import open_display
 from trainer.cli.interrupt import handled
-from trainer.cli.options import add_device, number, whole
-from trainer.config import PRECISIONS, PRESETS, preset
+from trainer.cli.options import add_device, number
+from trainer.cli.settings import add_resume, add_settings, described, resumed
+from trainer.config import ModelConfig, TrainConfig
 from trainer.devices import open_device
 from trainer.tune import Finding, questions
 
 SECONDS = 60.0
+TIMED = ("batch", "accumulate", "precision")  # what of training a step takes longer for
 
 EPILOG = """\
 examples:
   trainer tune --preset small
   trainer tune --preset gpt2 --precision mixed --device dawn --budget 120
+  trainer tune --preset micro --layers 6 --batch 32      (as it will be trained)
   trainer train --preset small ...             (takes what was found)
 
 A plan asks which way to run each op on its shapes; every way is checked against the naive kernel, then
 timed. The times are of one run of the op, forward and backward. What is found is kept for this device, its
 driver and these kernels in ~/.cache/tabula ($XDG_CACHE_HOME, or $TABULA_CACHE), and is part of a run from its
-first step on: `trainer train --resume` takes what the run began with. Ctrl-C ends it, and loses nothing of
-what was found.
+first step on: on the device where it began, `trainer train --resume` takes what the run began with. Ctrl-C
+ends it, and loses nothing of what was found.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `trainer tune`."""
     parser.epilog = EPILOG
-    parser.add_argument(
-        "--preset", default="nano", metavar="NAME", help=f"{', '.join(PRESETS)} (default: nano)"
-    )
-    parser.add_argument("--batch", type=whole, metavar="N", help="micro-batch (default: the preset's)")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="f32", help=f"{' or '.join(PRECISIONS)} (default: f32)"
-    )
+    add_settings(parser, TIMED)
+    add_resume(parser, "measure for the run in this folder, which may have begun on another device")
     add_device(parser)
     parser.add_argument(
         "--budget",
@@ -56,11 +54,10 @@ async def main(args: argparse.Namespace) -> int:
     """Measure, keep and print what is found. Raises TrainerError for bad input, and KeyboardInterrupt where
     an interrupt came before anything was found.
     """
-    chosen = preset(args.preset)
-    train = replace(chosen.train, batch=args.batch or chosen.train.batch, precision=args.precision)
+    model, train = wanted(args)
     with open_display() as display, handled() as interrupt:
         device = await open_device(args.device)
-        asked = questions(chosen.model, train, device.info.tuning)
+        asked = questions(model, train, device.info.tuning)
         cache = kept_answers()
         kept = await load(cache, device.info, display)
         known = answers_in(kept, asked)
@@ -88,6 +85,14 @@ async def main(args: argparse.Namespace) -> int:
             f"{len(before)} known before, {len(asked) - len(found | before)} left for another time"
         )
     return 0
+
+
+def wanted(args: argparse.Namespace) -> tuple[ModelConfig, TrainConfig]:
+    """What is trained, and how. Raises ConfigError, and CheckpointError for a run that cannot go on."""
+    if not args.resume:
+        return described(args)
+    run = checkpoint.load(args.resume, resume=True)
+    return run.model, resumed(args, run)
 
 
 def kept_answers() -> FolderCache:
