@@ -22,7 +22,8 @@ from trainer.config import ModelConfig, TrainConfig, to_dict
 from trainer.devices import Device
 from trainer.errors import StorageError
 from trainer.events import Event, Progress, RunEnded, Saved, Step, Validation, to_json
-from trainer.train import Snapshot, Trainer
+from trainer.snapshot import Snapshot
+from trainer.train import Trainer
 
 MOST_SKIPPED = 10  # steps in a row that were not finite, before a run is stopped
 

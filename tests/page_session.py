@@ -125,3 +125,17 @@ class Page:
         """Begin or continue a run; its name."""
         train = changes if run else {**QUICK, **changes}
         return (await self.send("train", model=None if run else SMALL, train=train, run=run))["run"]
+
+
+def losses_of(page: Page) -> list[float]:
+    return [page.losses[step] for step in sorted(page.losses)]
+
+
+async def uninterrupted(device: Device, **changes: Any) -> list[float]:
+    """The losses of the run that the others are held against."""
+    page = Page(device)
+    await page.prepare()
+    await page.train(**changes)
+    await page.until("run_ended", reason="finished")
+    await page.close()
+    return losses_of(page)

@@ -23,8 +23,9 @@ from trainer.kernels import HALF, Tuning, needs
 from trainer.model import build
 from trainer.ops import adamw
 from trainer.plan import Tensor
+from trainer.snapshot import Snapshot
 from trainer.tokenizer import Tokenizer
-from trainer.train import Snapshot, Trainer
+from trainer.train import Trainer
 
 MODEL = ModelConfig(layers=2, width=32, heads=2, context=32, vocab=300)
 CONFIG = TrainConfig(

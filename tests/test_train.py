@@ -37,8 +37,9 @@ from trainer.events import (
 )
 from trainer.model import RING
 from trainer.schedule import learning_rate
+from trainer.snapshot import Snapshot, resumed_config
 from trainer.tokenizer import Tokenizer
-from trainer.train import Snapshot, Trainer, resumed_config
+from trainer.train import Trainer
 
 MODEL = ModelConfig(layers=2, width=16, heads=2, context=16, vocab=300)
 CONFIG = TrainConfig(

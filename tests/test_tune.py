@@ -24,8 +24,9 @@ from trainer.errors import DeviceError, StorageError
 from trainer.events import Event, Notice, Progress, Reader
 from trainer.kernels import MATRIX_UNITS, Choice, Tuning
 from trainer.plan import Asked
+from trainer.snapshot import Snapshot
 from trainer.tokenizer import Tokenizer
-from trainer.train import Snapshot, Trainer
+from trainer.train import Trainer
 
 MODEL = ModelConfig(layers=1, width=64, heads=2, context=32, vocab=512)
 TRAIN = TrainConfig(steps=40, batch=4, warmup=4, eval_every=0, sample_every=0, save_every=0)

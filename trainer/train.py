@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from trainer import __version__
 from trainer.answers import from_run, of_run
 from trainer.budget import Budget, estimate
 from trainer.checkpoint import Checkpoint
-from trainer.config import ModelConfig, SampleConfig, TrainConfig, from_dict, to_dict
+from trainer.config import ModelConfig, SampleConfig, TrainConfig, to_dict
 from trainer.dataset import Dataset
 from trainer.devices import Device, check_fits
 from trainer.errors import CheckpointError, CorpusError
@@ -25,28 +25,13 @@ from trainer.events import Notice, Reader, RunEnded, RunStarted, Sample, Saved, 
 from trainer.generate import complete
 from trainer.model import RING, Model, Training, build
 from trainer.ops.random import dataset_parts
-from trainer.runtime import Runtime, floats, ints, pack_floats, pack_ints
-from trainer.safetensors import TensorData
+from trainer.runtime import Runtime, floats
 from trainer.schedule import schedule
+from trainer.snapshot import Save, Snapshot, restore, take
 from trainer.tokenizer import Tokenizer
 
 CHUNK_SECONDS = 0.5  # of work between two looks at the stop flag
 SUBMIT_SECONDS = 0.05  # of work in one submit: a screen may share the GPU
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that a checkpoint holds, read from the device."""
-
-    step: int
-    model: ModelConfig
-    weights: dict[str, TensorData]
-    tokenizer: Tokenizer
-    state: dict[str, Any]
-    optimizer: dict[str, TensorData]
-
-
-Save = Callable[[Snapshot], Awaitable[str]]  # writes a snapshot somewhere and says where
 
 
 class Trainer:
@@ -180,30 +165,15 @@ class Trainer:
         self.on_event(Saved(self.step, where))
 
     async def snapshot(self) -> Snapshot:
-        """Weights, optimiser and counters, read from the device."""
-        training = self.training
-        optimizer: dict[str, TensorData] = {}
-        for prefix, tensors in (("m", training.means), ("v", training.variances)):
-            named = await self.runtime.read_all(tensors)
-            optimizer.update({f"{prefix}.{name}": data for name, data in named.items()})
+        """All that a checkpoint holds, read from the device."""
         state = {
             "train": to_dict(self.config),
-            "counters": ints(await self.runtime.executable.read(training.state.counters)),
             "seconds": self.seconds,
             "dataset": self.dataset.fingerprint,
             "tuning": of_run(self.runtime.model.plan, self.runtime.device.info),
-            **await self._loss_scaling(),
             **self.extra_state,
         }
-        weights = await self.runtime.weights()
-        return Snapshot(self.step, self.runtime.model.config, weights, self.tokenizer, state, optimizer)
-
-    async def _loss_scaling(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the loss scale, in mixed precision."""
-        state, read = self.training.state, self.runtime.executable.read
-        if state.loss_scale is None or state.streak is None:
-            return {}
-        return {"loss_scale": floats(await read(state.loss_scale)), "streak": ints(await read(state.streak))}
+        return await take(self.runtime, self.step, self.tokenizer, state)
 
     # ---------------------------------------------------------------- the loop
 
@@ -358,25 +328,15 @@ class Trainer:
             await executable.write(tensor, tokens.tobytes())
 
     async def _restore(self, checkpoint: Checkpoint) -> None:
-        """Weights, moments and counters of a checkpoint of this very run."""
+        """Go on from a checkpoint of this very run."""
         assert checkpoint.state is not None
-        assert checkpoint.optimizer is not None
         if checkpoint.state.get("dataset") != self.dataset.fingerprint:
             raise CheckpointError(
                 f"{checkpoint.folder} was trained on other tokens",
                 "resume with the same sources and tokenizer",
             )
-        await self.runtime.load(checkpoint.weights)
-        for prefix, tensors in (("m", self.training.means), ("v", self.training.variances)):
-            values = {name: checkpoint.optimizer[f"{prefix}.{name}"] for name in tensors}
-            await self.runtime.write_all(tensors, values)
-        counters = checkpoint.state["counters"]
-        state, write = self.training.state, self.runtime.executable.write
-        await write(state.counters, pack_ints(counters))
-        if state.loss_scale and state.streak:
-            await write(state.loss_scale, pack_floats(checkpoint.state["loss_scale"]))
-            await write(state.streak, pack_ints(checkpoint.state["streak"]))
-        self.step = self._saved_step = counters[0]
+        await restore(self.runtime, checkpoint)
+        self.step = self._saved_step = checkpoint.state["counters"][0]
         self.seconds = checkpoint.state["seconds"]
 
 
@@ -404,12 +364,3 @@ def plan_run(
     )
     check_fits(built.plan, device.info)
     return built
-
-
-def resumed_config(checkpoint: Checkpoint, **changes: Any) -> TrainConfig:
-    """The training configuration of a checkpoint, with changes that leave the steps done as they were."""
-    if checkpoint.state is None or "train" not in checkpoint.state:
-        raise CheckpointError(
-            f"{checkpoint.folder} has no training state", "start a new run from its weights"
-        )
-    return replace(from_dict(TrainConfig, checkpoint.state["train"]), **changes)

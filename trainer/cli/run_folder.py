@@ -18,7 +18,7 @@ from typing import TextIO
 from trainer import checkpoint, storage
 from trainer.errors import CheckpointError, ConfigError
 from trainer.events import Event, Progress, to_json
-from trainer.train import Snapshot
+from trainer.snapshot import Snapshot
 
 LOG = "log.jsonl"
 KEEP = 2  # checkpoints

@@ -14,7 +14,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.cli.options import Flag, add_flags, flag_of, given, show_defaults
 from trainer.config import PRESETS, ModelConfig, TrainConfig, preset
 from trainer.errors import ConfigError
-from trainer.train import resumed_config
+from trainer.snapshot import resumed_config
 
 DEFAULT_PRESET = "nano"
 ALL = tuple(f.name for f in fields(TrainConfig))
