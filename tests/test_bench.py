@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +60,21 @@ def test_records(precision: str, cli: Cli, tmp_path: Path, quick: None) -> None:
     for record in (*kernels, steps, waiting):
         assert record["precision"] == precision
         assert set(record) >= ORIGIN
+
+
+def test_a_busy_moment_counts_little_for_the_tokenizer(
+    cli: Cli, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five rounds of learning, which take 2, 2, 90, 3 and 2 s by this clock, and five of encoding."""
+    seconds = iter([2, 2, 90, 3, 2, 0.5, 0.25, 80, 0.5, 70])
+    ends = (end for span in seconds for end in (0.0, span))
+    monkeypatch.setattr("trainer.bench.tokenizer.time", SimpleNamespace(perf_counter=lambda: next(ends)))
+    printed = cli.done("bench", "tokenizer", "--sources", story, "--out", tmp_path)
+    assert ": trained in 2.00 s, encoded in 0.50 s, " in printed
+    (record,) = read(tmp_path, "tokenizer.json")
+    assert (record["train_s"], record["encode_s"]) == (2, 0.5)
+    assert 1 < record["bytes_per_token"] < 8
+    assert set(record) >= ORIGIN
 
 
 def test_products() -> None:
