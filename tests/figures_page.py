@@ -34,7 +34,7 @@ build(config)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def figures_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a small site with the real configuration: a page with all figures, and one with none."""
     docs, site = tmp_path_factory.mktemp("docs"), tmp_path_factory.mktemp("site")
     for name in ("assets", "data"):

@@ -1,44 +1,19 @@
-"""The built site's demo as a reader has it: with the real worker, Python and software WebGPU. As a plugin:
-pytest_plugins = ("browser", "page_site"). (PYTEST_DONT_REWRITE: it asserts little itself.)
-"""
+"""The built site's demo as a reader has it: with the real worker, Python and software WebGPU."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import pytest
-from browser import WatchedPage, serve, wait_until, watched
+from browser import WatchedPage, wait_until, watched
 from page_session import STORY
 from playwright.sync_api import Browser, Page, expect
 from ui_page import head, title
 
-ROOT = Path(__file__).parent.parent
 TALE = STORY[:40_000].encode()
 TINY = {"layers": 1, "width": 32, "heads": 2, "context": 32, "batch": 4}
 VOCAB = 300
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the site, which `base` builds."""
-    return tmp_path_factory.mktemp("site")
-
-
-@pytest.fixture(scope="module")
-def base(site: Path) -> Iterator[str]:
-    """The address of the site, built as `make site` does and served from a sub-path."""
-    with serve(site, "/some/where/") as address:
-        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
-        environment = {**os.environ, "SITE_URL": address}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield address
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from documents import ROOT
 from PIL import Image
+from records import ABOUT
 
 from demo.site import benchmarks, cards, checkpoints, data, example, kernels, quantities, reference, templates
 from demo.site.data import DataError
@@ -287,18 +288,11 @@ def test_the_reference_has_every_flag_of_every_command() -> None:
 
 def test_tables_take_records_of_any_kind(tmp_path: Path) -> None:
     """A kind not known today: one object with what is shared, and rows with fields of their own."""
-    about = {
-        "device": "A GPU",
-        "machine": "a box",
-        "date": "2027-01-01",
-        "commit": "c" * 40,
-        "command": "x --y",
-    }
     rows = [
         {"kernel": "matmul_units", "precision": "f16", "time_us": 12.5, "tflops": 300, "odd": {"a": 1}},
         {"kernel": "adamw", "gb_per_s": 2100.0, "speed<up>": 1.5},
     ]
-    (tmp_path / "profile.json").write_text(json.dumps({**about, "steps": 3, "kernels": rows}))
+    (tmp_path / "profile.json").write_text(json.dumps({**ABOUT, "steps": 3, "kernels": rows}))
     (tmp_path / "facts.json").write_text("[]")
     found = data.measurements(tmp_path)
     assert len(found) == 2

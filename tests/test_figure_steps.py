@@ -24,8 +24,8 @@ def test_recorded_rows_are_all_records_of_both_workloads() -> None:
             assert [found for found in names if found.startswith(peer)], peer
 
 
-def test_steps_are_timed_on_a_click_and_a_second_click_stops(chromium: Browser, base: str) -> None:
-    with figures(chromium, base) as page:
+def test_steps_are_timed_on_a_click_and_a_second_click_stops(chromium: Browser, figures_base: str) -> None:
+    with figures(chromium, figures_base) as page:
         steps = page.locator("tabula-steps")
         own = steps.locator('[data-row="TINY"] td')
         source = steps.locator('[data-part="source"]')

@@ -68,11 +68,13 @@ def python_tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Tok
 
 @pytest.mark.parametrize("size", [257, 1024, 8192, "gpt2"])
 def test_the_page_gives_the_ids_of_the_python_tokenizer(
-    chromium: Browser, base: str, python_tokenizers: dict[Any, Tokenizer], size: Any
+    chromium: Browser, figures_base: str, python_tokenizers: dict[Any, Tokenizer], size: Any
 ) -> None:
     given = texts()
-    with figures(chromium, base) as page:
-        places = [module(base, page, name) for name in ("bpe.js", "tokenizer.json", "tokenizer-gpt2.json")]
+    with figures(chromium, figures_base) as page:
+        places = [
+            module(figures_base, page, name) for name in ("bpe.js", "tokenizer.json", "tokenizer-gpt2.json")
+        ]
         answers = page.evaluate(ENCODE, [*places, size, given])
     for text, answer in zip(given, answers, strict=True):
         assert answer["ids"] == python_tokenizers[size].encode(text), repr(text)
@@ -80,9 +82,9 @@ def test_the_page_gives_the_ids_of_the_python_tokenizer(
 
 
 def test_a_text_becomes_chips_and_a_chip_shows_its_merges(
-    chromium: Browser, base: str, python_tokenizers: dict[Any, Tokenizer]
+    chromium: Browser, figures_base: str, python_tokenizers: dict[Any, Tokenizer]
 ) -> None:
-    with figures(chromium, base) as page:
+    with figures(chromium, figures_base) as page:
         figure = page.locator("tabula-tokenizer")
         asked = [url for url in page.watch.requests if "tokenizer" in url and url.endswith(".json")]
         assert asked == [], "the worked example needs no vocabulary"
@@ -112,8 +114,8 @@ def test_a_text_becomes_chips_and_a_chip_shows_its_merges(
         assert figure.locator("b").count() == 0, "the reader's text is text"
 
 
-def test_the_worked_example_is_what_the_page_would_write(chromium: Browser, base: str) -> None:
-    with figures(chromium, base) as page:
+def test_the_worked_example_is_what_the_page_would_write(chromium: Browser, figures_base: str) -> None:
+    with figures(chromium, figures_base) as page:
         figure = page.locator("tabula-tokenizer")
         before = figure.locator(".live__body").inner_html()
         pressed = figure.locator('[aria-pressed="true"] small').text_content()

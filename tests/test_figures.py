@@ -37,8 +37,8 @@ def quantity(text: str) -> float:
 # ---------------------------------------------------------------- without JavaScript
 
 
-def test_every_figure_is_whole_without_javascript(chromium: Browser, base: str) -> None:
-    with without_javascript(chromium, base) as page:
+def test_every_figure_is_whole_without_javascript(chromium: Browser, figures_base: str) -> None:
+    with without_javascript(chromium, figures_base) as page:
         for name in markup.FIGURES:
             figure = page.locator(f"tabula-{name} figure")
             expect(figure.locator("figcaption")).to_be_visible()
@@ -79,10 +79,10 @@ def test_a_figure_that_there_is_not_is_an_error() -> None:
         markup.fill("<!-- figure: nothing -->", ".", "bundle", Path())
 
 
-def test_pages_without_a_figure_load_none(chromium: Browser, base: str) -> None:
-    with figures(chromium, base) as page:
+def test_pages_without_a_figure_load_none(chromium: Browser, figures_base: str) -> None:
+    with figures(chromium, figures_base) as page:
         page.watch.requests.clear()
-        page.goto(base + "none/", wait_until="networkidle")
+        page.goto(figures_base + "none/", wait_until="networkidle")
         assert [url for url in page.watch.requests if "/figures/" in url] == []
         page.get_by_role("link", name="Figures", exact=True).first.click()
         expect(page.get_by_role("button", name="Measure")).to_be_enabled()
@@ -92,8 +92,8 @@ def test_pages_without_a_figure_load_none(chromium: Browser, base: str) -> None:
 # ---------------------------------------------------------------- compute
 
 
-def test_compute_measures_what_a_click_asks_for(chromium: Browser, base: str) -> None:
-    with figures(chromium, base) as page:
+def test_compute_measures_what_a_click_asks_for(chromium: Browser, figures_base: str) -> None:
+    with figures(chromium, figures_base) as page:
         assert not [url for url in page.watch.requests if "compute.worker" in url], "nothing runs by itself"
         heights = page.evaluate("[...document.querySelectorAll('.live')].map((f) => f.offsetHeight)")
         result = measure(page)
@@ -116,13 +116,13 @@ def test_compute_measures_what_a_click_asks_for(chromium: Browser, base: str) ->
         assert cells(page.locator('tabula-compute [data-row="tuned"]'))[-1] == numbers.figure(result["tuned"])
 
 
-def test_the_plans_for_a_gpu_run_and_agree(chromium: Browser, base: str) -> None:
+def test_the_plans_for_a_gpu_run_and_agree(chromium: Browser, figures_base: str) -> None:
     """Under the name of those for a renderer, which is what this Chromium asks for."""
     plans = compute.plans()
     assert [plan["size"] for plan in plans["gpu"]] == [256, 512, 1024, 2048]
     kernels = [k["kernel"] for plan in plans["gpu"] for k in plan["programs"]["pipelines"]]
     assert {"matmul.multiply", "matmul_tiled.multiply"} <= set(kernels)
-    with figures(chromium, base) as page:
+    with figures(chromium, figures_base) as page:
         page.route("**/compute.json", lambda route: route.fulfill(json={"software": plans["gpu"][:1]}))
         result = measure(page)
         assert result["size"] == 256
@@ -130,10 +130,10 @@ def test_the_plans_for_a_gpu_run_and_agree(chromium: Browser, base: str) -> None
         assert "problem" not in result
 
 
-def test_kernels_that_differ_are_not_timed(chromium: Browser, base: str) -> None:
+def test_kernels_that_differ_are_not_timed(chromium: Browser, figures_base: str) -> None:
     plans = compute.plans()["software"][:1]
     plans[0]["places"]["tuned"] = plans[0]["programs"]["groups"][0]["entries"][0][1:3]  # some other numbers
-    with figures(chromium, base) as page:
+    with figures(chromium, figures_base) as page:
         page.route("**/compute.json", lambda route: route.fulfill(json={"software": plans}))
         result = measure(page)
         assert result["problem"] == "this GPU's results differ between the two kernels"
@@ -141,8 +141,8 @@ def test_kernels_that_differ_are_not_timed(chromium: Browser, base: str) -> None
         expect(page.locator("tabula-compute .live__source")).to_contain_text("No GPU: this GPU's results")
 
 
-def test_the_readers_own_rate_counts_in_the_other_figures(chromium: Browser, base: str) -> None:
-    with figures(chromium, base) as page:
+def test_the_readers_own_rate_counts_in_the_other_figures(chromium: Browser, figures_base: str) -> None:
+    with figures(chromium, figures_base) as page:
         rate = 1e9 * measure(page)["tuned"]
         own = page.locator('tabula-gpt2-time [data-row="own"]')
         expect(own).to_contain_text("This machine, as measured")
@@ -171,8 +171,8 @@ def assert_times(page: Page, parameters: float, tokens: float, utilisation: floa
             assert rent == "–"
 
 
-def test_times_are_six_operations_a_parameter_and_token(chromium: Browser, base: str) -> None:
-    with figures(chromium, base) as page:
+def test_times_are_six_operations_a_parameter_and_token(chromium: Browser, figures_base: str) -> None:
+    with figures(chromium, figures_base) as page:
         figure = page.locator("tabula-gpt2-time")
         assert_times(page, 124_439_808, 10e9, 0.4)
         figure.get_by_role("radio", name="GPT-2 1.5B").check()
@@ -190,8 +190,8 @@ def test_times_are_six_operations_a_parameter_and_token(chromium: Browser, base:
         expect(figure.locator('[data-part="status"]')).to_contain_text("FLOPs. Apple M1")
 
 
-def test_sliders_and_fields_move_each_other(chromium: Browser, base: str) -> None:
-    with figures(chromium, base) as page:
+def test_sliders_and_fields_move_each_other(chromium: Browser, figures_base: str) -> None:
+    with figures(chromium, figures_base) as page:
         figure = page.locator("tabula-gpt2-time")
         slider = figure.get_by_role("slider", name="Parameters")
         field = figure.get_by_label("Parameters, M")
@@ -215,8 +215,8 @@ def shown_size(page: Page) -> float:
     return size
 
 
-def test_an_hour_buys_what_chinchillas_rule_says(chromium: Browser, base: str) -> None:
-    with figures(chromium, base) as page:
+def test_an_hour_buys_what_chinchillas_rule_says(chromium: Browser, figures_base: str) -> None:
+    with figures(chromium, figures_base) as page:
         figure = page.locator("tabula-hour")
         assert shown_size(page) == pytest.approx(math.sqrt(0.9e12 * 3600 / 6 / 20), rel=0.01)
         figure.get_by_label("Time, minutes").fill("1440")
@@ -234,8 +234,10 @@ def test_an_hour_buys_what_chinchillas_rule_says(chromium: Browser, base: str) -
             assert preset == min(others, key=others.__getitem__)
 
 
-def test_a_time_that_pays_for_a_recorded_run_shows_what_it_wrote(chromium: Browser, base: str) -> None:
-    with figures(chromium, base) as page:
+def test_a_time_that_pays_for_a_recorded_run_shows_what_it_wrote(
+    chromium: Browser, figures_base: str
+) -> None:
+    with figures(chromium, figures_base) as page:
         page.evaluate("localStorage.setItem('tabula.compute', JSON.stringify({cpu: 1, tuned: 1}))")
         page.reload(wait_until="networkidle")
         figure = page.locator("tabula-hour")
@@ -261,8 +263,8 @@ def drawn(page: Page) -> dict[str, Any]:
     )
 
 
-def test_the_page_draws_the_curves_that_were_there(chromium: Browser, base: str) -> None:
-    with figures(chromium, base) as page:
+def test_the_page_draws_the_curves_that_were_there(chromium: Browser, figures_base: str) -> None:
+    with figures(chromium, figures_base) as page:
         figure = page.locator("tabula-curves")
         before = drawn(page)
         shot(page, "figures-curves")
@@ -280,8 +282,8 @@ def test_the_page_draws_the_curves_that_were_there(chromium: Browser, base: str)
             assert ours == pytest.approx(theirs, abs=0.011)
 
 
-def test_a_run_can_be_left_out(chromium: Browser, base: str) -> None:
-    with figures(chromium, base) as page:
+def test_a_run_can_be_left_out(chromium: Browser, figures_base: str) -> None:
+    with figures(chromium, figures_base) as page:
         figure = page.locator("tabula-curves")
         for name in RUNS:
             figure.get_by_role("checkbox", name=name, exact=True).uncheck()
@@ -319,11 +321,11 @@ def test_several_runs_share_the_axes_and_their_names_do_not_touch() -> None:
     assert "polyline" not in curves.chart([])
 
 
-def test_the_page_draws_several_runs_as_the_build_does(chromium: Browser, base: str) -> None:
+def test_the_page_draws_several_runs_as_the_build_does(chromium: Browser, figures_base: str) -> None:
     runs = [made_up("short", 10, 1.0), made_up("long", 1000, 0.99), made_up("twin", 900, 0.99)]
     box = "(box, name) => { const copy = box.cloneNode(true); const input = copy.querySelector('input');"
     box += " input.value = name; input.onchange = box.querySelector('input').onchange; box.after(copy); }"
-    with figures(chromium, base) as page:
+    with figures(chromium, figures_base) as page:
         page.route("**/curves.json", lambda route: route.fulfill(json=curves.bundled(runs)))
         for name in names_of(runs):
             page.locator("tabula-curves .live__ticks label").first.evaluate(box, name)
@@ -346,17 +348,17 @@ def names_of(runs: list[Recording]) -> list[str]:
 # ---------------------------------------------------------------- numbers, looks
 
 
-def test_the_page_writes_numbers_as_the_build_does(chromium: Browser, base: str) -> None:
+def test_the_page_writes_numbers_as_the_build_does(chromium: Browser, figures_base: str) -> None:
     rng = random.Random(2)
     given = [0, 1, 9.994, 9.996, 99.94, 99.96, 999.4, 999.6, 0.0994, 0.0996, 1e3, 59.9, 90, 5399, 172_799]
     given += [10 ** rng.uniform(-4, 12) for _ in range(3000)]
     names = ("figure", "short", "duration", "dollars")
-    with figures(chromium, base) as page:
+    with figures(chromium, figures_base) as page:
         script = """async ([url, names, given]) => {
           const numbers = await import(url);
           return names.map((name) => given.map((n) => numbers[name](n)));
         }"""
-        written = page.evaluate(script, [module(base, page, "numbers.js"), names, given])
+        written = page.evaluate(script, [module(figures_base, page, "numbers.js"), names, given])
     for name, column in zip(names, written, strict=True):
         expected = [getattr(numbers, name)(n) for n in given]
         assert [(n, a, b) for n, a, b in zip(given, column, expected, strict=True) if a != b] == []
@@ -364,9 +366,11 @@ def test_the_page_writes_numbers_as_the_build_does(chromium: Browser, base: str)
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 768, 1440])
-def test_figures_are_accessible_and_fit(chromium: Browser, base: str, scheme: Any, width: int) -> None:
+def test_figures_are_accessible_and_fit(
+    chromium: Browser, figures_base: str, scheme: Any, width: int
+) -> None:
     viewport = {"width": width, "height": 1000}
-    with figures(chromium, base, color_scheme=scheme, viewport=viewport, bypass_csp=True) as page:
+    with figures(chromium, figures_base, color_scheme=scheme, viewport=viewport, bypass_csp=True) as page:
         page.evaluate("localStorage.setItem('tabula.compute', JSON.stringify({cpu: 2, naive: 50, tuned: 900,"
                       " synced: 300, device: 'Apple M1', size: 1024, date: '2026-11-25'}))")  # fmt: skip
         page.reload(wait_until="networkidle")

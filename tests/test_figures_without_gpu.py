@@ -10,8 +10,8 @@ from playwright.sync_api import expect
 pytest_plugins = ("browser", "figures_page")
 
 
-def test_without_webgpu_the_processor_is_measured_alone(base: str) -> None:
-    with launch(webgpu=False) as browser, figures(browser, base) as page:
+def test_without_webgpu_the_processor_is_measured_alone(figures_base: str) -> None:
+    with launch(webgpu=False) as browser, figures(browser, figures_base) as page:
         result = measure(page)
         assert result["cpu"] > 0.005
         assert "tuned" not in result

@@ -8,19 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from records import ABOUT
 
 from demo.site import charts, data, measured
 
 
 def records_of(folder: Path, name: str, *records: dict[str, Any]) -> list[data.Record]:
-    about = {
-        "device": "A GPU",
-        "machine": "a box",
-        "date": "2027-01-01",
-        "commit": "c" * 40,
-        "command": "x --y",
-    }
-    (folder / f"{name}.json").write_text(json.dumps([{**about, "impl": "tabula", **r} for r in records]))
+    (folder / f"{name}.json").write_text(json.dumps([{**ABOUT, "impl": "tabula", **r} for r in records]))
     return data.whole(name, folder)
 
 

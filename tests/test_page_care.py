@@ -8,7 +8,7 @@ from page_site import TALE, TINY, demo, fill, state, trained, use_text, vocabula
 from playwright.sync_api import Browser, Page, expect
 from ui_page import AXE, NASTY, head, press, serious
 
-pytest_plugins = ("browser", "page_site")
+pytest_plugins = ("browser", "built_site")
 
 LINE = f"Once upon a time {NASTY}\n".encode()
 STAGES = ("data", "tokenizer", "tokenize", "train", "infer", "eval")

@@ -14,7 +14,7 @@ from page_site import demo, finished, losses, prepared, state, step_reached, tra
 from playwright.sync_api import Browser, Page, expect
 from ui_page import head, press, title
 
-pytest_plugins = ("browser", "page_site")
+pytest_plugins = ("browser", "built_site")
 
 STEPS = 120
 OFFER = "Continue “tale, own settings”?"

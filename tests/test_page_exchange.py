@@ -13,7 +13,7 @@ from page_site import TINY, demo, prepared, state, trained
 from playwright.sync_api import Browser, expect
 from ui_page import head, press, title
 
-pytest_plugins = ("browser", "page_site")
+pytest_plugins = ("browser", "built_site")
 
 # A model that has half learned a rhyme (Edward Lear's) goes through many tokens, and errs in its own way.
 RHYME = b"""The owl and the pussy-cat went to sea in a beautiful pea-green boat: they took some honey, and \

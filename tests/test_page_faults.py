@@ -27,7 +27,7 @@ from raw_server import (
 )
 from ui_page import head, press, title
 
-pytest_plugins = ("browser", "page_site")
+pytest_plugins = ("browser", "built_site")
 
 
 def test_the_whole_way_from_the_shipped_books_to_the_evaluation(chromium: Browser, base: str) -> None:

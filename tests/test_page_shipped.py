@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from shipped_model import NAME, TITLE
 from ui_page import head, press, title
 
-pytest_plugins = ("browser", "page_site", "shipped_model")
+pytest_plugins = ("browser", "built_site", "shipped_model")
 
 KEPT = "caches.open('tabula-models').then((cache) => cache.keys()).then((keys) => keys.map((key) => key.url))"
 

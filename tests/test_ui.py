@@ -23,8 +23,8 @@ pytest_plugins = ("browser", "ui_page")
 SLIDERS = ("temperature", "top_k", "top_p", "tokens")
 
 
-def test_a_reader_goes_through_all_six_stages(chromium: Browser, site: str) -> None:
-    with demo(chromium, site) as page:
+def test_a_reader_goes_through_all_six_stages(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
         expect(title(page)).to_have_text("Ready to train on this device")
         page.get_by_text("Nano", exact=True).click()
         expect(page.locator('[data-t="fact-parameters"]')).to_have_text("0.11 M")
@@ -60,8 +60,8 @@ def test_a_reader_goes_through_all_six_stages(chromium: Browser, site: str) -> N
         page.watch.assert_clean()
 
 
-def test_it_writes_and_shows_what_else_it_could_have_written(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, gpu="software") as page:
+def test_it_writes_and_shows_what_else_it_could_have_written(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
         train(page)
         head(page, "infer").click()
         page.get_by_role("button", name="Write").click()
@@ -80,10 +80,10 @@ def test_it_writes_and_shows_what_else_it_could_have_written(chromium: Browser, 
 
 
 def test_kernels_are_measured_beside_the_stages_on_a_gpu_and_else_when_asked(
-    chromium: Browser, site: str
+    chromium: Browser, ui_base: str
 ) -> None:
     for kind in ("GPU", "CPU"):
-        with demo(chromium, site, f"kind={kind}") as page:
+        with demo(chromium, ui_base, f"kind={kind}") as page:
             facts = page.locator('[data-t="device-facts"]')
             press(page, "Start")
             if kind == "GPU":
@@ -101,8 +101,8 @@ def test_kernels_are_measured_beside_the_stages_on_a_gpu_and_else_when_asked(
             page.watch.assert_clean()
 
 
-def test_pause_resume_and_stop(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, "pace=100", gpu="software") as page:
+def test_pause_resume_and_stop(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
         press(page, "Start")
         expect(title(page)).to_have_text(re.compile(r"^Training: step \d+ of 300"))
         page.keyboard.press("p")
@@ -121,8 +121,10 @@ def test_pause_resume_and_stop(chromium: Browser, site: str) -> None:
         ("crash", "Python stopped", "Restart"),
     ],
 )
-def test_a_run_goes_on_after_trouble(chromium: Browser, site: str, kind: str, says: str, action: str) -> None:
-    with demo(chromium, site, f"trouble={kind}&pace=20", gpu="software") as page:
+def test_a_run_goes_on_after_trouble(
+    chromium: Browser, ui_base: str, kind: str, says: str, action: str
+) -> None:
+    with demo(chromium, ui_base, f"trouble={kind}&pace=20", gpu="software") as page:
         press(page, "Start")
         expect(title(page)).to_have_text(says)
         expect(head(page, "infer")).to_contain_text("Not now")
@@ -134,24 +136,24 @@ def test_a_run_goes_on_after_trouble(chromium: Browser, site: str, kind: str, sa
         expect(title(page)).to_have_text(re.compile("^Trained: 300 steps"), timeout=15_000)
 
 
-def test_full_storage_is_told_while_training_goes_on(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, "trouble=quota&pace=20", gpu="software") as page:
+def test_full_storage_is_told_while_training_goes_on(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "trouble=quota&pace=20", gpu="software") as page:
         press(page, "Start")
         expect(title(page)).to_have_text("Storage is full: not saving")
         press(page, "Manage runs")
         expect(page.locator('[data-t="runs"] li')).to_have_count(1)
 
 
-def test_too_little_text_asks_for_more(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, "trouble=too_little") as page:
+def test_too_little_text_asks_for_more(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "trouble=too_little") as page:
         press(page, "Start")
         expect(title(page)).to_have_text("Too little text to train on")
         press(page, "Add text")
         expect(page.get_by_label("Paste text here")).to_be_focused()
 
 
-def test_a_visit_later_offers_to_continue(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, "pace=100", gpu="software") as page:
+def test_a_visit_later_offers_to_continue(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
         press(page, "Start")
         wait_until(page, "localStorage.getItem('tabula.last') !== null")
         page.reload()
@@ -162,8 +164,10 @@ def test_a_visit_later_offers_to_continue(chromium: Browser, site: str) -> None:
         expect(title(page)).to_have_text(re.compile(r"^Training: step \d+ of 300"))
 
 
-def test_leaving_the_page_ends_the_worker_and_coming_back_starts_anew(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, "pace=100", gpu="software") as page:
+def test_leaving_the_page_ends_the_worker_and_coming_back_starts_anew(
+    chromium: Browser, ui_base: str
+) -> None:
+    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
         press(page, "Start")
         wait_until(page, "localStorage.getItem('tabula.last') !== null")
         page.evaluate(
@@ -184,9 +188,9 @@ def test_leaving_the_page_ends_the_worker_and_coming_back_starts_anew(chromium: 
     [("missing", "No WebGPU in this browser"), ("none", "The browser found no usable GPU")],
 )
 def test_the_recorded_run_plays_where_training_is_impossible(
-    chromium: Browser, site: str, gpu: str, says: str
+    chromium: Browser, ui_base: str, gpu: str, says: str
 ) -> None:
-    with demo(chromium, site, gpu=gpu) as page:
+    with demo(chromium, ui_base, gpu=gpu) as page:
         expect(title(page)).to_have_text(says)
         expect(head(page, "train")).to_contain_text("Playing")
         expect(head(page, "train")).to_contain_text("Loss ")
@@ -210,16 +214,16 @@ def test_the_recorded_run_plays_where_training_is_impossible(
     ],
 )
 def test_the_device_is_told_before_the_recording_has_come(
-    chromium: Browser, site: str, gpu: str, says: str, offers: str
+    chromium: Browser, ui_base: str, gpu: str, says: str, offers: str
 ) -> None:
-    with demo(chromium, site, gpu=gpu, hangs="**/recorded/*") as page:
+    with demo(chromium, ui_base, gpu=gpu, hangs="**/recorded/*") as page:
         expect(title(page)).to_have_text(says)
         shown = page.locator(".run__actions button:visible")
         assert "".join(shown.all_inner_texts()) == offers
 
 
-def test_text_stays_text(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, urlencode({"title": NASTY}), gpu="software") as page:
+def test_text_stays_text(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, urlencode({"title": NASTY}), gpu="software") as page:
         train(page)
         expect(page.locator('[data-t="samples"] li').first).to_contain_text(NASTY)
         head(page, "data").click()
@@ -238,8 +242,8 @@ def test_text_stays_text(chromium: Browser, site: str) -> None:
         assert page.locator("tabula-demo img").count() == 0
 
 
-def test_own_text_and_the_library(chromium: Browser, site: str) -> None:
-    with demo(chromium, site) as page:
+def test_own_text_and_the_library(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
         head(page, "data").click()
         page.get_by_text("Your own text").click()
         page.get_by_label("Paste text here").fill("too short")
@@ -259,8 +263,8 @@ def test_own_text_and_the_library(chromium: Browser, site: str) -> None:
         expect(head(page, "data")).to_contain_text("Done")
 
 
-def test_settings_are_those_of_the_trainer_and_say_their_rules(chromium: Browser, site: str) -> None:
-    with demo(chromium, site) as page:
+def test_settings_are_those_of_the_trainer_and_say_their_rules(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
         presets = page.evaluate("import('./bundle/page/presets.js').then((m) => m.PRESETS)")
         assert list(presets) == list(PRESETS)
         for name, preset in PRESETS.items():
@@ -289,8 +293,8 @@ def test_settings_are_those_of_the_trainer_and_say_their_rules(chromium: Browser
         expect(page.locator('[data-t="rule"]')).to_have_text("")
 
 
-def test_a_link_brings_settings(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, gpu="software") as page:
+def test_a_link_brings_settings(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
         page.get_by_text("Advanced", exact=True).click()
         page.get_by_label("Width", exact=True).fill("64")
         page.locator('[data-field="seed"]').fill("5")
@@ -307,8 +311,8 @@ def test_a_link_brings_settings(chromium: Browser, site: str) -> None:
             expect(other.locator(f'[data-field="{name}"]')).to_have_value(value)
 
 
-def test_mixed_precision_is_offered_where_the_gpu_has_16_bit_numbers(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, features=("shader-f16",)) as page:
+def test_mixed_precision_is_offered_where_the_gpu_has_16_bit_numbers(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, features=("shader-f16",)) as page:
         page.get_by_text("Advanced", exact=True).click()
         precision = page.get_by_label("Precision")
         expect(precision).to_have_value("f32")
@@ -321,7 +325,7 @@ def test_mixed_precision_is_offered_where_the_gpu_has_16_bit_numbers(chromium: B
         page.reload()
         page.get_by_text("Advanced", exact=True).click()
         expect(precision).to_have_value("mixed")
-    with demo(chromium, site) as page:
+    with demo(chromium, ui_base) as page:
         page.goto(link)
         page.get_by_text("Advanced", exact=True).click()
         expect(page.get_by_label("Precision")).to_be_disabled()
@@ -329,8 +333,8 @@ def test_mixed_precision_is_offered_where_the_gpu_has_16_bit_numbers(chromium: B
         expect(page.locator('[data-t="precision"]')).to_contain_text("this GPU does not offer")
 
 
-def test_the_screen_stays_on_while_it_trains_if_wanted(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, "pace=100", gpu="software") as page:
+def test_the_screen_stays_on_while_it_trains_if_wanted(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
         page.evaluate(WAKE_LOCKS)
         page.get_by_text("Advanced", exact=True).click()
         page.get_by_label("Keep the screen on while training").check()
@@ -350,8 +354,8 @@ WAKE_LOCKS = """() => {
 }"""
 
 
-def test_keyboard(chromium: Browser, site: str) -> None:
-    with demo(chromium, site) as page:
+def test_keyboard(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
         page.keyboard.press("2")
         expect(head(page, "tokenizer")).to_be_focused()
         expect(head(page, "tokenizer")).to_have_attribute("aria-expanded", "true")
@@ -366,8 +370,8 @@ def test_keyboard(chromium: Browser, site: str) -> None:
         expect(head(page, "tokenizer")).to_have_attribute("aria-expanded", "true")
 
 
-def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser, site: str) -> None:
-    with demo(chromium, site) as page:
+def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
         page.get_by_role("button", name="Runs").click()
         kept = page.locator('[data-t="runs"]')
         expect(kept.get_by_role("listitem")).to_have_count(1)
@@ -387,8 +391,8 @@ def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser
 
 
 @pytest.mark.parametrize("scheme", ["default", "slate"])
-def test_axe_finds_nothing_serious(chromium: Browser, site: str, scheme: str) -> None:
-    with demo(chromium, site, gpu="software", scheme=scheme) as page:
+def test_axe_finds_nothing_serious(chromium: Browser, ui_base: str, scheme: str) -> None:
+    with demo(chromium, ui_base, gpu="software", scheme=scheme) as page:
         train(page)
         page.add_script_tag(path=AXE)
         head(page, "infer").click()
@@ -405,12 +409,12 @@ def test_axe_finds_nothing_serious(chromium: Browser, site: str, scheme: str) ->
 
 @pytest.mark.parametrize("width", [375, 768, 1440])
 def test_no_width_scrolls_sideways_and_targets_are_large_enough(
-    chromium: Browser, site: str, width: int
+    chromium: Browser, ui_base: str, width: int
 ) -> None:
     schemes = ["default", "slate"] if SHOTS else ["default"]
     for scheme in schemes:
         viewport = {"width": width, "height": 900}
-        with demo(chromium, site, gpu="software", scheme=scheme, viewport=viewport) as page:
+        with demo(chromium, ui_base, gpu="software", scheme=scheme, viewport=viewport) as page:
             shot(page, f"idle-{width}-{scheme}")
             train(page)
             for stage in ("data", "tokenizer", "tokenize", "train", "infer", "eval"):

@@ -27,8 +27,8 @@ def opened(page: Page) -> None:
     expect(title(page)).to_have_text(f"“{MICRO}” is open")
 
 
-def test_models_are_listed_with_their_size_and_text(chromium: Browser, site: str) -> None:
-    with demo(chromium, site) as page:
+def test_models_are_listed_with_their_size_and_text(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
         listed = models(page).get_by_role("listitem")
         expect(listed).to_have_count(2)
         expect(listed.first).to_contain_text(MICRO)
@@ -40,8 +40,8 @@ def test_models_are_listed_with_their_size_and_text(chromium: Browser, site: str
         page.watch.assert_clean()
 
 
-def test_a_model_is_opened_and_trained_on_a_text_of_the_reader_s(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, "pace=20", gpu="software") as page:
+def test_a_model_is_opened_and_trained_on_a_text_of_the_reader_s(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "pace=20", gpu="software") as page:
         opened(page)
         expect(head(page, "train")).to_contain_text("Done")
         shot(page, "model-open")
@@ -67,8 +67,8 @@ def test_a_model_is_opened_and_trained_on_a_text_of_the_reader_s(chromium: Brows
         page.watch.assert_clean()
 
 
-def test_a_preset_begins_from_nothing_again(chromium: Browser, site: str) -> None:
-    with demo(chromium, site) as page:
+def test_a_preset_begins_from_nothing_again(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
         opened(page)
         head(page, "train").click()
         page.get_by_role("radio", name="Settings").check()
@@ -80,22 +80,22 @@ def test_a_preset_begins_from_nothing_again(chromium: Browser, site: str) -> Non
         expect(title(page)).not_to_contain_text(MICRO)
 
 
-def test_a_model_that_does_not_come_is_tried_again_or_left(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, "trouble=shipped") as page:
+def test_a_model_that_does_not_come_is_tried_again_or_left(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "trouble=shipped") as page:
         models(page).get_by_role("button", name=f"Open {MICRO}").click()
         expect(title(page)).to_have_text(f"“{MICRO}” did not arrive")
         expect(page.get_by_role("alert").first).to_contain_text("The server does not answer.")
         shot(page, "model-trouble")
         press(page, "Leave it")
         expect(title(page)).to_have_text("Training on the processor, not a GPU")
-    with demo(chromium, site, "trouble=shipped") as page:
+    with demo(chromium, ui_base, "trouble=shipped") as page:
         models(page).get_by_role("button", name=f"Open {MICRO}").click()
         press(page, "Try again")
         expect(title(page)).to_have_text(f"“{MICRO}” is open")
 
 
-def test_a_model_that_is_coming_is_stopped(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, "pace=700", gpu="software") as page:
+def test_a_model_that_is_coming_is_stopped(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "pace=700", gpu="software") as page:
         models(page).get_by_role("button", name=f"Open {MICRO}").click()
         expect(title(page)).to_have_text(f"Fetching “{MICRO}”: 1.0 of 4.0 MB")
         assert page.locator(".run__actions button:visible").all_inner_texts() == ["Stop"]
@@ -113,20 +113,20 @@ def test_a_model_that_is_coming_is_stopped(chromium: Browser, site: str) -> None
         (lambda route: route.abort(), "Their list did not arrive."),
     ],
 )
-def test_a_site_without_models_says_so(chromium: Browser, site: str, answer: object, says: str) -> None:
+def test_a_site_without_models_says_so(chromium: Browser, ui_base: str, answer: object, says: str) -> None:
     def reply(route: Route) -> None:
         assert callable(answer)
         answer(route)
 
-    with demo(chromium, site) as page:
+    with demo(chromium, ui_base) as page:
         page.route("**/checkpoints/index.json", reply)
         models(page)
         expect(page.locator('[data-t="shipped-note"]')).to_contain_text(says)
         expect(page.locator('[data-t="runs"] li')).to_have_count(1)
 
 
-def test_models_are_not_opened_where_none_can_run(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, gpu="missing") as page:
+def test_models_are_not_opened_where_none_can_run(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="missing") as page:
         expect(models(page).get_by_role("button", name=f"Open {MICRO}")).to_be_disabled()
         expect(page.locator('[data-t="shipped-note"]')).to_have_text("They run where training is possible.")
 
@@ -137,8 +137,8 @@ def recordings(page: WatchedPage) -> list[str]:
     return [name for name in names if "report" not in name and name != "index.json"]
 
 
-def test_only_the_recorded_run_that_is_shown_is_fetched(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, gpu="adapter") as page:
+def test_only_the_recorded_run_that_is_shown_is_fetched(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="adapter") as page:
         expect(head(page, "train")).to_contain_text("2,000 steps")
         page.wait_for_load_state("networkidle")
         assert recordings(page) == ["micro.jsonl"]
@@ -150,8 +150,8 @@ def test_only_the_recorded_run_that_is_shown_is_fetched(chromium: Browser, site:
         assert set(recordings(page)) == {"micro.jsonl", "nano.jsonl"}
 
 
-def test_the_larger_recorded_run_plays_where_training_is_impossible(chromium: Browser, site: str) -> None:
-    with demo(chromium, site, gpu="missing") as page:
+def test_the_larger_recorded_run_plays_where_training_is_impossible(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="missing") as page:
         expect(head(page, "train")).to_contain_text("of 2,000")
         expect(page.locator('[data-t="note"]')).to_contain_text("recorded on an NVIDIA H100")
         assert recordings(page) == ["micro.jsonl"]

@@ -1,5 +1,6 @@
 """The demo's page on its own, for tests: markup, styles and modules, with a worker that answers from the
-recorded run. As a plugin: pytest_plugins = ("browser", "ui_page").
+recorded run. As a plugin: pytest_plugins = ("browser", "ui_page"). (PYTEST_DONT_REWRITE: it asserts little
+itself.)
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ SHOTS = os.environ.get("TABULA_SHOTS", "")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The markup on a bare page with Material's styles, as the site has them."""
+def ui_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the markup on a bare page with Material's styles, as the site has them."""
     folder = tmp_path_factory.mktemp("ui")
     styles = Path(material.__file__).parent / "templates" / "assets" / "stylesheets"
     for name, pattern in (("material.css", "main.*.min.css"), ("palette.css", "palette.*.min.css")):
@@ -53,14 +54,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shell = (PAGES / "index.html").read_text(encoding="utf-8")
     markup = (ROOT / "demo" / "page" / "demo.html").read_text(encoding="utf-8")
     (folder / "index.html").write_text(shell.replace("<!-- markup -->", markup), encoding="utf-8")
-    with serve(folder) as base:
-        yield base
+    with serve(folder) as address:
+        yield address
 
 
 @contextmanager
 def demo(
     browser: Browser,
-    site: str,
+    base: str,
     worker: str = "",
     *,
     gpu: str = "adapter",
@@ -82,7 +83,7 @@ def demo(
         page.add_init_script(f'Object.defineProperty(Navigator.prototype, "gpu", {{get: () => ({value})}});')
         if hangs:
             page.route(hangs, lambda route: None)
-        page.goto(f"{site}index.html?{urlencode({'worker': worker, 'scheme': scheme})}")
+        page.goto(f"{base}index.html?{urlencode({'worker': worker, 'scheme': scheme})}")
         expect(page.locator('[data-t="device"]')).not_to_have_text("Device")
         yield page
 
