@@ -192,6 +192,28 @@ def test_software_renderers_get_no_loop_that_they_would_cut_short() -> None:
         build(nano.model, train=replace(nano.train, batch=1024), tokens=100_000)
 
 
+@pytest.mark.parametrize(("head_size", "longest"), [(6, 3276), (17, 1236)])
+@pytest.mark.parametrize("software", [False, True])
+def test_heads_of_odd_sizes_cannot_look_back_for_ever(head_size: int, longest: int, software: bool) -> None:
+    """The one kernel that takes them loops 3 HS + 2 times a key in a thread; a step is planned, or refused in
+    words that name both ways out.
+    """
+
+    def planned(head_size: int, context: int) -> set[str]:
+        model = ModelConfig(layers=1, width=3 * head_size, heads=3, context=context, vocab=300)
+        train = TrainConfig(batch=1)
+        plan = build(model, train=train, tokens=2 * context, tuning=Tuning(software=software)).plan
+        return {d.variant for d in plan.programs["micro"].dispatches if d.kernel == "attention.forward"}
+
+    assert planned(head_size, longest) == {"attention"}
+    refused = (
+        f"heads of {head_size} channels cannot have a context of {longest + 1:,}: choose a .* "
+    )
+    with pytest.raises(DeviceError, match=refused + "that is a multiple of 4, or a smaller context"):
+        planned(head_size, longest + 1)
+    assert planned(head_size // 4 * 4, longest + 1) != {"attention"}
+
+
 def test_measured_answers_are_taken_where_the_device_can_run_them() -> None:
     """One question for each op, shape and epilogue; an answer holds for it alone."""
     model = ModelConfig(layers=2, width=64, heads=2, context=32, vocab=512)
