@@ -6,6 +6,7 @@ import asyncio
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,22 @@ def test_resume_goes_on_from_anywhere(
     cli.done("train", "--resume", "run", "--device", "reference", "--steps", "12")
     assert set(losses(out)) == set(range(1, 13))
     assert checkpoint.load(out).step == 12
+
+
+def test_resume_in_the_other_precision(finished: Path, cli: Cli, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    go_on = ("train", "--resume", out, "--device", "reference")
+    said = cli.done(*go_on, "--precision", "mixed", "--steps", "14")
+    assert (
+        "note: trained in f32 until step 10; from there on in mixed precision, with a new loss scale\n"
+        in said
+    )
+    assert "trained in" not in cli.done(*go_on, "--steps", "16")  # goes on in mixed precision
+    said = cli.done(*go_on, "--precision", "f32", "--steps", "18")
+    assert (
+        "note: trained in mixed precision until step 16; from there on in f32, without a loss scale\n" in said
+    )
+    assert losses(out).keys() == set(range(1, 19))
 
 
 def test_overwrite_replaces_the_run(cli: Cli, story: Path, tmp_path: Path) -> None:

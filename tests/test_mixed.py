@@ -1,4 +1,6 @@
-"""Mixed precision: it learns as f32 does, survives overflows, resumes to the bit, is refused without f16."""
+"""Mixed precision: it learns as f32 does, survives overflows, resumes to the bit or in f32, is refused
+without f16.
+"""
 
 from __future__ import annotations
 
@@ -104,6 +106,15 @@ class Run:
         return [snapshot.state["loss_scale"][0] for snapshot in self.saved]
 
 
+def reloaded(snapshot: Snapshot, folder: Path) -> Checkpoint:
+    """A snapshot, saved and loaded to go on from."""
+    parts = {
+        name: getattr(snapshot, name) for name in ("model", "weights", "tokenizer", "state", "optimizer")
+    }
+    checkpoint.save(folder, snapshot.step, **parts)
+    return checkpoint.load(folder, resume=True)
+
+
 async def read(trainer: Trainer, tensor: Tensor) -> np.ndarray:
     data = await trainer.runtime.executable.read(tensor)
     return np.frombuffer(data, np.float16 if tensor.dtype == "f16" else np.float32).copy()
@@ -192,15 +203,37 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(
     device: Device = request.getfixturevalue(device_name)
     monkeypatch.setattr(adamw, "GROWTH", 3)
     whole = Run(device, text, replace(SHORT, save_every=4), begin=scale_of(2.0**24))
-    first = whole.saved[1]
-    parts = {name: getattr(first, name) for name in ("model", "weights", "tokenizer", "state", "optimizer")}
-    checkpoint.save(tmp_path, first.step, **parts)
-    rest = Run(device, text, replace(SHORT, save_every=4), resume=checkpoint.load(tmp_path, resume=True))
+    rest = Run(device, text, replace(SHORT, save_every=4), resume=reloaded(whole.saved[1], tmp_path))
     assert len(set(whole.loss_scales)) > 1
     assert rest.losses.tolist() == whole.losses[8:].tolist()
     assert rest.weights.tobytes() == whole.weights.tobytes()
     last, again = whole.saved[-1].state, rest.saved[-1].state
     assert (again["loss_scale"], again["streak"]) == (last["loss_scale"], last["streak"])
+
+
+@pytest.mark.parametrize(("before", "after"), [("f32", "mixed"), ("mixed", "f32")])
+def test_a_run_goes_on_in_the_other_precision(
+    before: str, after: str, native: Device, text: tuple[Tokenizer, Dataset], tmp_path: Path
+) -> None:
+    """From the very weights, moments and windows, so that its losses are those of the run that did not change
+    but for what precision makes of them; and back again.
+    """
+    config = replace(SHORT, steps=24, save_every=8)
+    whole = Run(native, text, replace(config, precision=before))
+    rest = Run(native, text, replace(config, precision=after), resume=reloaded(whole.saved[0], tmp_path))
+    assert np.abs(rest.losses - whole.losses[8:]).max() < 0.005
+    assert np.any(rest.losses != whole.losses[8:])
+    (notice,) = [event.message for event in rest.events if isinstance(event, Notice)]
+    first, second = ("f32", "mixed precision, with a new loss scale")
+    if after == "f32":
+        first, second = ("mixed precision", "f32, without a loss scale")
+    assert notice == f"trained in {first} until step 8; from there on in {second}"
+    state = rest.saved[0].state
+    assert state["train"]["precision"] == after
+    assert state.get("loss_scale") == (None if after == "f32" else [adamw.FIRST_LOSS_SCALE])
+    assert state.get("streak") == (None if after == "f32" else [8])
+    again = Run(native, text, replace(config, precision=before), resume=reloaded(rest.saved[0], tmp_path))
+    assert np.abs(again.losses - whole.losses[16:]).max() < 0.005
 
 
 def test_the_variants_for_gpus_train_to_the_same_losses(

@@ -206,9 +206,7 @@ def test_heads_of_odd_sizes_cannot_look_back_for_ever(head_size: int, longest: i
         return {d.variant for d in plan.programs["micro"].dispatches if d.kernel == "attention.forward"}
 
     assert planned(head_size, longest) == {"attention"}
-    refused = (
-        f"heads of {head_size} channels cannot have a context of {longest + 1:,}: choose a .* "
-    )
+    refused = f"heads of {head_size} channels cannot have a context of {longest + 1:,}: choose a .* "
     with pytest.raises(DeviceError, match=refused + "that is a multiple of 4, or a smaller context"):
         planned(head_size, longest + 1)
     assert planned(head_size // 4 * 4, longest + 1) != {"attention"}

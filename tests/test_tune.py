@@ -16,7 +16,7 @@ import pytest
 
 from trainer import answers, checkpoint, tune
 from trainer.cache import FolderCache, seal
-from trainer.config import ModelConfig, TrainConfig
+from trainer.config import ModelConfig, TrainConfig, to_dict
 from trainer.dataset import Dataset
 from trainer.devices import Device
 from trainer.devices.native import NativeDevice, NativeExecutable
@@ -342,10 +342,13 @@ def test_a_resumed_run_keeps_to_the_kernels_that_it_began_with(native: Device, t
     asyncio.run(go())
 
 
-def test_a_run_of_another_device_takes_what_is_measured_here(native: Device, reference32: Device) -> None:
+def test_a_run_that_goes_on_otherwise_takes_what_is_measured_here(
+    native: Device, reference32: Device
+) -> None:
     plan = tune.build(MODEL, train=TRAIN, tokens=1000, tuning=Tuning()).plan
-    state = {"tuning": answers.of_run(plan, native.info)}
-    assert answers.from_run(state, native.info) == state["tuning"]["answers"]
-    assert answers.from_run(state, reference32.info) is None
-    assert answers.from_run({}, native.info) == {}  # from before there were answers
-    assert answers.from_run(None, native.info) is None
+    state = {"train": to_dict(TRAIN), "tuning": answers.of_run(plan, native.info)}
+    assert answers.from_run(state, native.info, TRAIN) == state["tuning"]["answers"]
+    assert answers.from_run(state, reference32.info, TRAIN) is None
+    assert answers.from_run(state, native.info, replace(TRAIN, precision="mixed")) is None
+    assert answers.from_run({"train": to_dict(TRAIN)}, native.info, TRAIN) == {}  # from before there were any
+    assert answers.from_run(None, native.info, TRAIN) is None

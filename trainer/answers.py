@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from trainer.cache import Cache, seal, unseal
-from trainer.config import ModelConfig, TrainConfig
+from trainer.config import ModelConfig, TrainConfig, from_dict
 from trainer.devices import Device, DeviceInfo
 from trainer.errors import StorageError
 from trainer.events import Notice, Reader
@@ -140,11 +140,12 @@ def of_run(plan: Plan, info: DeviceInfo) -> dict[str, Any]:
     }
 
 
-def from_run(state: Mapping[str, Any] | None, info: DeviceInfo) -> dict[str, str] | None:
+def from_run(state: Mapping[str, Any] | None, info: DeviceInfo, train: TrainConfig) -> dict[str, str] | None:
     """What a run that goes on has to take, so that it equals the uninterrupted one: what `of_run` kept, or
-    nothing where it is from before there were answers. None for a run that begins, or of another device.
+    nothing where it is from before there were answers. None for a run that begins, or that goes on otherwise:
+    on another device, or in another precision.
     """
-    if state is None:
+    if state is None or from_dict(TrainConfig, state["train"]).precision != train.precision:
         return None
     kept = state.get("tuning", {"device": identity(info), "answers": {}})
     return kept["answers"] if kept["device"] == identity(info) else None

@@ -9,6 +9,7 @@ from typing import Any
 from trainer.checkpoint import Checkpoint
 from trainer.config import ModelConfig, TrainConfig, from_dict
 from trainer.errors import CheckpointError
+from trainer.ops.adamw import FIRST_LOSS_SCALE
 from trainer.runtime import Runtime, floats, ints, pack_floats, pack_ints
 from trainer.safetensors import TensorData
 from trainer.tokenizer import Tokenizer
@@ -46,7 +47,9 @@ async def take(runtime: Runtime, step: int, tokenizer: Tokenizer, state: dict[st
 
 
 async def restore(runtime: Runtime, checkpoint: Checkpoint) -> None:
-    """Put what `take` read of this very run back. Raises CheckpointError where the weights are others."""
+    """Put what `take` read of this very run back. A run that goes on in mixed precision and was f32 so far
+    gets the loss scale of one that begins. Raises CheckpointError where the weights are others.
+    """
     training = runtime.model.training
     assert training is not None
     assert checkpoint.state is not None
@@ -58,8 +61,9 @@ async def restore(runtime: Runtime, checkpoint: Checkpoint) -> None:
     write = runtime.executable.write
     await write(training.state.counters, pack_ints(checkpoint.state["counters"]))
     if training.state.loss_scale and training.state.streak:
-        await write(training.state.loss_scale, pack_floats(checkpoint.state["loss_scale"]))
-        await write(training.state.streak, pack_ints(checkpoint.state["streak"]))
+        begun = {"loss_scale": [FIRST_LOSS_SCALE], "streak": [0], **checkpoint.state}
+        await write(training.state.loss_scale, pack_floats(begun["loss_scale"]))
+        await write(training.state.streak, pack_ints(begun["streak"]))
 
 
 def resumed_config(checkpoint: Checkpoint, **changes: Any) -> TrainConfig:

@@ -27,7 +27,7 @@ from trainer.model import RING, Model, Training, build
 from trainer.ops.random import dataset_parts
 from trainer.runtime import Runtime, floats
 from trainer.schedule import schedule
-from trainer.snapshot import Save, Snapshot, restore, take
+from trainer.snapshot import Save, Snapshot, restore, resumed_config, take
 from trainer.tokenizer import Tokenizer
 
 CHUNK_SECONDS = 0.5  # of work between two looks at the stop flag
@@ -91,7 +91,7 @@ class Trainer:
         `extra_state` is the caller's own JSON data (where the text came from, say), kept in checkpoints.
         `answers` are measured choices of kernels (trainer/answers.py); a run that goes on keeps its own.
         """
-        own = from_run(resume.state, device.info) if resume else None
+        own = from_run(resume.state, device.info, config) if resume else None
         built = plan_run(device, model, config, dataset, (answers or {}) if own is None else own)
         runtime = await Runtime.open(device, built, on_event)
         trainer = cls(
@@ -338,6 +338,11 @@ class Trainer:
         await restore(self.runtime, checkpoint)
         self.step = self._saved_step = checkpoint.state["counters"][0]
         self.seconds = checkpoint.state["seconds"]
+        if resumed_config(checkpoint).precision != self.config.precision:
+            before, now = "f32", "mixed precision, with a new loss scale"
+            if self.config.precision == "f32":
+                before, now = "mixed precision", "f32, without a loss scale"
+            self.on_event(Notice(f"trained in {before} until step {self.step:,}; from there on in {now}"))
 
 
 def plan_run(

@@ -18,7 +18,7 @@ from trainer.snapshot import resumed_config
 
 DEFAULT_PRESET = "nano"
 ALL = tuple(f.name for f in fields(TrainConfig))
-KEPT = ("batch", "accumulate", "precision", "seed")  # what makes the steps of a run what they are
+KEPT = ("batch", "accumulate", "seed")  # what makes the steps of a run what they are
 
 
 def add_settings(parser: argparse.ArgumentParser, training: Sequence[str] = ALL) -> None:

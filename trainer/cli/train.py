@@ -212,7 +212,7 @@ async def train(job: Job, device: Device, display: Display, interrupt: Interrupt
 
 async def measured(job: Job, device: Device, model: ModelConfig, display: Display) -> dict[str, str]:
     """Which kernels to take, as --tune says; a run that goes on takes those that it began with."""
-    known = from_run(job.resume.state, device.info) if job.resume else None
+    known = from_run(job.resume.state, device.info, job.train) if job.resume else None
     if known is not None or job.tune == "off":
         return known or {}
     seconds = 0.0 if device.info.software else TUNE_SECONDS
