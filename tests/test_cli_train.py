@@ -128,6 +128,15 @@ def test_resume_in_the_other_precision(finished: Path, cli: Cli, tmp_path: Path)
     assert losses(out).keys() == set(range(1, 19))
 
 
+def test_the_precision_that_suits_the_device_is_told(cli: Cli, story: Path, tmp_path: Path) -> None:
+    flags = (*TINY, "--steps", "3", "--precision", "auto")
+    said = cli.done("train", "--sources", story, "--out", tmp_path / "run", *flags).splitlines()
+    assert re.fullmatch("precision   f32: NumPy float32 on .* is no GPU with matrix units to use", said[0])
+    state = checkpoint.load(tmp_path / "run", resume=True).state
+    assert state is not None
+    assert state["train"]["precision"] == "f32"
+
+
 def test_overwrite_replaces_the_run(cli: Cli, story: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     cli.done("train", "--sources", story, "--out", out, *TINY, *STEPS)

@@ -263,6 +263,36 @@ def test_every_kernel_of_large_models_can_store_what_it_is_to(units: bool) -> No
     assert stored == {"f16", "f32"}
 
 
+UNITS = needs("matmul_units").features
+
+
+@pytest.mark.parametrize(
+    ("tuning", "precision"),
+    [
+        (Tuning(software=False, features=UNITS), "mixed"),
+        (Tuning(software=False, features=frozenset({HALF})), "f32"),
+        (Tuning(software=False), "f32"),
+        (Tuning(software=True, features=UNITS), "f32"),  # made of the processor's own
+    ],
+)
+def test_auto_is_mixed_on_a_gpu_with_matrix_units(tuning: Tuning, precision: str) -> None:
+    built = build(MODEL, train=replace(CONFIG, precision="auto"), tokens=1000, tuning=tuning)
+    assert built.training
+    assert built.training.config == replace(CONFIG, precision=precision)
+    assert ("halve" in built.plan.programs) == (precision == "mixed")
+
+
+def test_a_run_is_saved_in_the_precision_that_suited_its_device(
+    reference32: Device, text: tuple[Tokenizer, Dataset], tmp_path: Path
+) -> None:
+    """One that goes on, too, and is told of as one whose precision was named."""
+    before = Run(reference32, text, replace(SHORT, save_every=8)).saved[0]
+    rest = Run(reference32, text, replace(SHORT, precision="auto"), resume=reloaded(before, tmp_path))
+    assert rest.saved[-1].state["train"]["precision"] == "f32"
+    (notice,) = [event.message for event in rest.events if isinstance(event, Notice)]
+    assert "in mixed precision until step 8; from there on in f32" in notice
+
+
 def test_without_f16_it_is_refused(text: tuple[Tokenizer, Dataset]) -> None:
     with pytest.raises(DeviceError, match="shader-f16, which this device does not give: use --precision f32"):
         build(MODEL, train=CONFIG, tokens=1000, tuning=Tuning())

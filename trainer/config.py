@@ -15,6 +15,7 @@ T = TypeVar("T")
 # Type of a field → what may stand there, and the largest number that the GPU has room for
 KINDS = {"int": ((int,), 2**32 - 1), "float": ((int, float), 3.4028234663852886e38), "str": ((str,), 0)}
 PRECISIONS = ("f32", "mixed")
+AUTO = "auto"  # the precision that suits a device: see trainer/model.py
 MAX_VOCAB = 65_535  # token ids are stored as u16, and 65,535 of them leave one value free
 
 
@@ -106,8 +107,9 @@ class TrainConfig:
     clip: float = option(1.0, "largest global gradient norm; longer gradients are scaled down to it", above=0)
     precision: str = option(
         "f32",
-        "f32, or mixed: products in f16, weights and optimiser in f32; needs a device with shader-f16",
-        choices=PRECISIONS,
+        "f32; mixed: products in f16, weights and optimiser in f32, on a device with shader-f16; "
+        "or auto: mixed on a GPU with matrix units",
+        choices=(*PRECISIONS, AUTO),
     )
     seed: int = option(1337, "seed of weights, windows and samples")
     eval_every: int = option(50, "steps between validation losses (0: only at the end)")

@@ -23,7 +23,7 @@ from trainer.devices import Device, check_fits
 from trainer.errors import CheckpointError, CorpusError
 from trainer.events import Notice, Reader, RunEnded, RunStarted, Sample, Saved, Step, Validation, finite
 from trainer.generate import complete
-from trainer.model import RING, Model, Training, build
+from trainer.model import RING, Model, Training, build, settled
 from trainer.ops.random import dataset_parts
 from trainer.runtime import Runtime, floats
 from trainer.schedule import schedule
@@ -91,6 +91,7 @@ class Trainer:
         `extra_state` is the caller's own JSON data (where the text came from, say), kept in checkpoints.
         `answers` are measured choices of kernels (trainer/answers.py); a run that goes on keeps its own.
         """
+        config = settled(config, device.info.tuning)
         own = from_run(resume.state, device.info, config) if resume else None
         built = plan_run(device, model, config, dataset, (answers or {}) if own is None else own)
         runtime = await Runtime.open(device, built, on_event)

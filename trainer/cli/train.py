@@ -37,11 +37,11 @@ from trainer.cli.texts import (
 )
 from trainer.cli.texts import load_with_tokenizer as load_start
 from trainer.cli.tune import SECONDS, kept_answers
-from trainer.config import PRESETS, ModelConfig, TrainConfig, from_dict
+from trainer.config import AUTO, PRESETS, ModelConfig, TrainConfig, from_dict
 from trainer.devices import Device, check_fits, open_device
 from trainer.errors import CheckpointError, ConfigError, DeviceError
 from trainer.events import Stream
-from trainer.model import Model, build
+from trainer.model import Model, build, settled
 from trainer.safetensors import TensorData
 from trainer.tokenizer import Tokenizer
 from trainer.train import Trainer
@@ -62,6 +62,7 @@ examples:
   trainer train --preset micro --sources my/stories gutenberg:84 --steps 4000 --out runs/mine
   trainer train --resume runs/nano            (needs nothing else; goes on bit by bit as if never stopped)
   trainer train --from gpt2/ --sources notes/ --out runs/notes      (fresh optimiser, same tokenizer)
+  trainer train --preset small --device dawn --precision auto       (mixed where that is the fast way)
 
 units: batches in windows of --context tokens, losses in nats a token. Ctrl-C saves and says how to go on; a
 second Ctrl-C quits at once. The run folder gets log.jsonl (an event a line) and the last two checkpoints,
@@ -179,6 +180,10 @@ def resumable(job: Job) -> dict[str, Any]:
 
 async def train(job: Job, device: Device, display: Display, interrupt: Interrupt) -> None:
     """Check that the run fits, read the text, make its tokens, and train."""
+    if job.train.precision == AUTO:
+        job = replace(job, train=settled(job.train, device.info.tuning))
+        units = "a GPU with" if job.train.precision == "mixed" else "no GPU with"
+        display.say(f"precision   {job.train.precision}: {device.info.name} is {units} matrix units to use")
     plan(device, job, job.model.context + 1)
     training, validation = await load_split(job.text, display)
     size = text_bytes(training) + text_bytes(validation)
