@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from cli_tools import STEPS, TINY, Cli, everything_in, read_log, run, start, wait_for, weights
 
 from trainer import answers, tune
+from trainer.cache import unseal
 from trainer.cli import tune as cli_tune
 from trainer.devices import Device
 
@@ -97,6 +100,26 @@ def test_an_interrupt_keeps_what_was_found(number: int, tmp_path: Path) -> None:
     after = run(*command, "--budget", "0", env=places).out
     assert f", {found} known before, " in after
     assert ", 0 left" not in after
+
+
+@pytest.mark.parametrize("command", [("bench", "steps", "--tune", "600"), ("train", "--tune", "force")])
+def test_what_other_commands_measure_first_is_kept_too(
+    command: tuple[str, ...], story: Path, tmp_path: Path
+) -> None:
+    cache, out = tmp_path / "cache", tmp_path / "run"
+    options = ("--preset", "nano", "--device", "reference", "--sources", story, "--out", out)
+    process = start(*command, *options, env={"TABULA_CACHE": str(cache)})
+    ends = time.monotonic() + 60
+    while not (kept := list(cache.rglob("*.json"))):
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "trainer: interrupted\n")
+    assert not out.exists()
+    body = unseal(kept[0].read_bytes())
+    assert body is not None
+    assert json.loads(body)["answers"]
 
 
 def test_an_interrupt_before_anything_was_found(
