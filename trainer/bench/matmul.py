@@ -10,11 +10,12 @@ from statistics import median
 
 from trainer.bench.records import Record, digits, ours
 from trainer.devices import Device, Executable
+from trainer.errors import ConfigError
 from trainer.kernels import GPU_VARIANTS, needs
 from trainer.ops.cast import cast
 from trainer.ops.matmul import fitting, matmul
 from trainer.ops.random import normal
-from trainer.plan import Plan, Tensor
+from trainer.plan import ITEM_SIZE, MAX_BINDING, Plan, Tensor
 
 MEASURE_SECONDS = 0.5  # of device work in one timed batch: waiting for its end takes milliseconds
 BATCHES = 3  # timed batches, of which the median counts
@@ -52,11 +53,24 @@ def products(text: str) -> list[Product]:
     return [Product(name, (M, N, K)) for name in ([transposes] if colon else TRANSPOSES)]
 
 
+def check_size(product: Product, precision: str) -> None:
+    """Raises ConfigError for a product with a matrix that no kernel can bind as a whole."""
+    M, N, K = product.size
+    made, out = ITEM_SIZE["f32"], ITEM_SIZE[_stored(product, precision == "mixed")]
+    for name, nbytes in {"a": made * M * K, "b": made * K * N, "product": out * M * N}.items():
+        if nbytes > MAX_BINDING:
+            raise ConfigError(
+                f"the {name} of {product.label} takes {nbytes / 2**20:,.0f} MiB, over a binding's "
+                f"{MAX_BINDING >> 20} MiB",
+                "give a smaller --size",
+            )
+
+
 async def time_matmuls(
     device: Device, product: Product, precision: str, variants: Sequence[str] = ()
 ) -> list[Record]:
     """A product of matrices by each variant that can make it (or by those named), checked against the naive
-    one first. In mixed precision a, b and out are f16; out of TN, a gradient of weights, is f32.
+    one first. In mixed precision a and b are f16.
     """
     label, (M, N, K), half = product.label, product.size, precision == "mixed"
     small = Product(product.transposes, (min(M, 256), min(N, 256), min(K, 256)))
@@ -83,6 +97,11 @@ async def time_matmuls(
     return records
 
 
+def _stored(product: Product, half: bool) -> str:
+    """What the product is stored as: in mixed precision f16, but f32 of TN, a gradient of weights."""
+    return "f16" if half and product.transposes != "TN" else "f32"
+
+
 def _fits(product: Product, half: bool) -> dict[str, bool]:
     M, N, K = product.size
     transpose_a, transpose_b = product.flags
@@ -97,7 +116,7 @@ def _matmul_plan(device: Device, variant: str, product: Product, half: bool) -> 
     transpose_a, transpose_b = product.flags
     shapes = {"a": (K, M) if transpose_a else (M, K), "b": (N, K) if transpose_b else (K, N)}
     operands = {name: plan.tensor(name, shape, role="state") for name, shape in shapes.items()}
-    out = plan.tensor("out", (M, N), "f16" if half and not transpose_a else "f32", "state")
+    out = plan.tensor("out", (M, N), _stored(product, half), "state")
     with plan.program("fill"):
         for stream, (name, tensor) in enumerate(operands.items()):
             normal(plan, tensor, std=1.0, seed=1, stream=stream)

@@ -15,7 +15,7 @@ from pathlib import Path
 from trainer.answers import answers
 from trainer.bench.curves import time_curves
 from trainer.bench.learn import compare_learning
-from trainer.bench.matmul import Product, products, time_matmuls
+from trainer.bench.matmul import Product, check_size, products, time_matmuls
 from trainer.bench.profile import profile_kernels, profile_step
 from trainer.bench.pytorch import check_installed, time_torch_matmul, time_torch_steps
 from trainer.bench.records import Record, checkout, keep
@@ -146,6 +146,8 @@ async def main(args: argparse.Namespace) -> int:
         raise ConfigError(f"nothing called {unknown[0]!r} can be timed", f"choose from {', '.join(PARTS)}")
     for name in args.preset:
         workload(name)
+    for which in _sized(args) if "matmul" in parts else []:
+        check_size(*which)
     if args.compare:
         check_installed()
     checkout()  # before anything is written into it
@@ -159,6 +161,11 @@ async def main(args: argparse.Namespace) -> int:
         async for records in _measure(device, part, args):  # kept at once: what comes after may fail
             keep(args.out, PARTS[part][1], records)
     return 0
+
+
+def _sized(args: argparse.Namespace) -> list[tuple[Product, str]]:
+    """The products to time, and the precision of each."""
+    return [(p, precision) for size in args.size for p in size for precision in args.precision]
 
 
 async def _tune(device: Device, name: str, precision: str, batch: int | None, seconds: float) -> None:
@@ -177,10 +184,9 @@ async def _measure(device: Device | None, part: str, args: argparse.Namespace) -
     assert device is not None
     steps = args.steps or STEPS
     runs = list(product(args.preset, args.precision))
-    sized = [(p, precision) for size in args.size for p in size for precision in args.precision]
     match part:
         case "matmul":
-            for which in sized:
+            for which in _sized(args):
                 yield await time_matmuls(device, *which, args.variant)
                 if args.compare:
                     yield [time_torch_matmul(*which)]
