@@ -22,16 +22,20 @@
 
 const FIRST_OF_CHAIN = 0x80000000u;
 
+// A workgroup a position, whose channels the threads share.
 // Constants: N T C FIRST COUNT
 @compute @workgroup_size(64)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * 65535u + group.x) * 64u + lane;
-  if (i >= N * C) {
+  let n = group.y * 65535u + group.x;
+  if (n >= N) {
     return;
   }
-  let token = tokens[i / C] - FIRST;
-  if (token < COUNT) {
-    out[i] = token_table[token * C + i % C] + position_table[((i / C) % T) * C + i % C];
+  let token = tokens[n] - FIRST;
+  if (token >= COUNT) {
+    return;
+  }
+  for (var c = lane; c < C; c += 64u) {
+    out[n * C + c] = token_table[token * C + c] + position_table[(n % T) * C + c];
   }
 }
 
@@ -60,35 +64,49 @@ fn four_match(at: u32, last: u32, token: u32) -> u32 {
   return bits.x | bits.y | bits.z | bits.w;
 }
 
-// links[i] = the next position with the token of i (or N), plus FIRST_OF_CHAIN if none came before.
-// Constants: N
-@compute @workgroup_size(64)
-fn chain(@builtin(global_invocation_id) id: vec3<u32>) {
-  let i = id.x;
-  if (i >= N) {
+// The first position up to `last` that holds `token`, or the one behind `last`: of 16 from `start` on, and of 16
+// every `step` further.
+fn search(start: u32, step: u32, last: u32, token: u32) -> u32 {
+  var at = start;
+  var found = 0u;
+  while (at <= last && found == 0u) {
+    found = matches(at, last, token);
+    at += select(step, firstTrailingBit(found), found != 0u);
+  }
+  return min(at, last + 1u);
+}
+
+const POSITIONS = 32u;
+
+var<workgroup> nearest: array<vec2<u32>, 256>;  // what each thread found behind the position, and of all
+
+// links[i] = the next position with the token of i (or N), plus FIRST_OF_CHAIN if none came before. Up to 8 STRIPS
+// search for a position, each through sixteens of its own.
+// Constants: N STRIPS
+@compute @workgroup_size(POSITIONS, STRIPS)
+fn chain(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
+  let i = group.x * POSITIONS + thread.x;
+  let token = tokens[min(i, N - 1u)];
+  let skip = 16u * thread.y;
+  let step = 16u * STRIPS;
+  let found = vec2<u32>(search(i + 1u + skip, step, N - 1u, token), search(skip, step, N - 1u, token));
+  nearest[thread.y * POSITIONS + thread.x] = found;
+  workgroupBarrier();
+  if (thread.y > 0u || i >= N) {
     return;
   }
-  let token = tokens[i];
-  var next = i + 1u;
-  var found = 0u;
-  while (next < N && found == 0u) {
-    found = matches(next, N - 1u, token);
-    next += select(16u, firstTrailingBit(found), found != 0u);
+  var first = vec2<u32>(N);
+  for (var strip = 0u; strip < STRIPS; strip++) {
+    first = min(first, nearest[strip * POSITIONS + thread.x]);
   }
-  var first = 0u;
-  found = 0u;
-  while (found == 0u) {
-    found = matches(first, N - 1u, token);
-    first += select(16u, firstTrailingBit(found), found != 0u);
-  }
-  links[i] = min(next, N) | select(0u, FIRST_OF_CHAIN, first == i);
+  links[i] = first.x | select(0u, FIRST_OF_CHAIN, first.y == i);
 }
 
 // Adds to what dtoken_table holds: the head, which shares the table, has written there before.
 // Constants: N C FIRST COUNT
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn backward_tokens(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let i = (group.y * 65535u + group.x) * 64u + lane;
+  let i = (group.y * 65535u + group.x) * 256u + lane;
   if (i >= N * C) {
     return;
   }

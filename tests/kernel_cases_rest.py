@@ -6,6 +6,7 @@ import numpy as np
 from kernel_runs import poisoned
 from kernel_table import case, groups, ints, normal, u32
 
+from trainer.ops import adamw, cast, embedding
 from trainer.plan import linear_grid
 
 # ---------------------------------------------------------------- embedding
@@ -28,7 +29,7 @@ for _B, _T, _C, _V in ((1, 1, 1, 1), (2, 7, 5, 11), (3, 64, 48, 100), (2, 37, 67
         case(
             "embedding.forward",
             f"{_label}-{_first}",
-            linear_grid(-(-_N * _C // 64)),
+            linear_grid(_N),
             {"N": _N, "T": _T, **_part},
             {"tokens": _tokens, "token_table": _rows, "position_table": _positions},
             {"out": poisoned(_N * _C)},
@@ -36,20 +37,21 @@ for _B, _T, _C, _V in ((1, 1, 1, 1), (2, 7, 5, 11), (3, 64, 48, 100), (2, 37, 67
         case(
             "embedding.backward_tokens",
             f"{_label}-{_first}",
-            linear_grid(-(-_N * _C // 64)),
+            linear_grid(-(-_N * _C // 256)),
             {"N": _N, **_part},
             {"tokens": _tokens, "chains": _links, "dout": _dout},
             {"dtoken_table": normal(_count, _C)},
             half=["dout"],
         )
-    case(
-        "embedding.chain",
-        _label,
-        groups(_N),
-        {"N": _N},
-        {"tokens": _tokens},
-        {"links": poisoned(_N, np.uint32)},
-    )
+    for _strips in (1, embedding.STRIPS):
+        case(
+            "embedding.chain",
+            f"{_label}-{_strips}",
+            groups(_N, embedding.POSITIONS),
+            {"N": _N, "STRIPS": _strips},
+            {"tokens": _tokens},
+            {"links": poisoned(_N, np.uint32)},
+        )
     for _add in (False, True):
         case(
             "embedding.backward_positions",
@@ -79,7 +81,7 @@ for _B, _T, _C, _V in ((1, 1, 1, 1), (2, 7, 5, 11), (3, 64, 48, 100), (2, 37, 67
 
 # ---------------------------------------------------------------- optimiser
 
-for _N, _groups in ((1, 1), (257, 1), (1000, 4), (70001, 128)):
+for _N, _groups in ((4, 1), (1028, 1), (4000, 4), (270_004, 128)):
     _bad = normal(_N)
     _bad[_N // 2] = np.inf
     for _gradient, _label in (
@@ -116,12 +118,12 @@ for _slots, _flaw, _loss in ((1, 0, 2.5), (300, 0, 2.5), (300, 1, 2.5), (5, 0, n
             },
         )
 
-for _N, _decayed in ((1, 1), (257, 0), (1031, 300)):
+for _N, _decayed in ((4, 4), (260, 0), (1032, 300)):
     for _beta2, _decay, _copy in ((0.95, 0.1, False), (0.999, 0.3, True)):
         case(
             "adamw.update",
             f"{_N}-{_decay}" + ("-copy" if _copy else ""),
-            linear_grid(-(-_N // 256)),
+            groups(_N, adamw.AT_ONCE),
             {
                 "N": _N,
                 "DECAYED": _decayed,
@@ -143,10 +145,12 @@ for _N, _decayed in ((1, 1), (257, 0), (1031, 300)):
                 "copy": poisoned(max(1, _decayed), np.float16) if _copy else None,
             },
         )
+
+for _N in (1, 257, 1024, 2051):
     case(
         "cast.convert",
         f"{_N}",
-        linear_grid(-(-_N // 256)),
+        groups(_N, cast.AT_ONCE),
         {"N": _N},
         {"x": normal(_N)},
         {"out": poisoned(_N, np.float16)},

@@ -110,7 +110,7 @@ def test_bad_flags_of_train(flags: list[str], line: str, cli: Cli, out: Path, st
         (["bench", "steps", "--preset", "huge"], "there is no workload 'huge': choose from nano, "),
         (
             ["bench", "matmul", "--size", "8", "8192x50304x768"],
-            "the b of matmul NN 8192x50304x768 takes 147 MiB, over a binding's 128 MiB: give a smaller --size",
+            "the b of matmul NN 8192x50304x768 takes 147 MiB, over a binding's 128 MiB: give a smaller",
         ),
         (["bench", "matmul", "--size", "8x8"], "argument --size: '8x8' is not a size such as 256, "),
     ],

@@ -119,7 +119,7 @@ def test_every_case_and_every_preference_names_a_kernel_that_exists() -> None:
 # ---------------------------------------------------------------- WebGPU's default limits
 
 MAX_STORAGE_BUFFERS, MAX_INVOCATIONS, MAX_WORKGROUP_BYTES = 8, 256, 16 << 10
-SIZES = {"f32": 4, "u32": 4, "vec2<f32>": 8, "vec4<f32>": 16, "vec4<u32>": 16, "bool": 4}
+SIZES = {"f32": 4, "u32": 4, "vec2<f32>": 8, "vec2<u32>": 8, "vec4<f32>": 16, "vec4<u32>": 16, "bool": 4}
 
 
 def evaluate(expression: str, constants: dict[str, int]) -> int:

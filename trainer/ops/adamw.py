@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.config import TrainConfig
-from trainer.plan import Plan, Tensor, linear_grid
+from trainer.plan import Plan, Tensor
 
+AT_ONCE = 4 * 256  # numbers that a workgroup takes at once
 # Workgroups that add up one piece of the gradient: enough for a large GPU. A CPU in disguise has few cores,
 # and its barriers are dear.
-NORM_GROUPS = 128
+NORM_GROUPS = 1024
 NORM_GROUPS_SOFTWARE = 8
 
 # Of a run in mixed precision. A scale too large costs one step, whose gradients overflow and halve it; one
@@ -46,7 +47,7 @@ class StepState:
 def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainConfig) -> None:
     """Append the optimiser's step: if a gradient or the loss is not finite, only the loss scale changes."""
     most = NORM_GROUPS_SOFTWARE if plan.tuning.software else NORM_GROUPS
-    groups = [min(most, -(-piece.gradient.size // 256)) for piece in pieces]
+    groups = [min(most, -(-piece.gradient.size // AT_ONCE)) for piece in pieces]
     squares = plan.activation("squares", (sum(groups),))
     slot = 0
     for piece, count in zip(pieces, groups, strict=True):
@@ -79,7 +80,7 @@ def adamw(plan: Plan, pieces: Sequence[Piece], state: StepState, config: TrainCo
     for piece in pieces:
         plan.dispatch(
             "adamw.update",
-            grid=linear_grid(-(-piece.parameter.size // 256)),
+            grid=(-(-piece.parameter.size // AT_ONCE), 1, 1),
             constants={
                 "N": piece.parameter.size,
                 "DECAYED": piece.decayed,

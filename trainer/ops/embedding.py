@@ -8,6 +8,9 @@ from trainer.errors import DeviceError
 from trainer.kernels import LOOP_LIMIT
 from trainer.plan import ALIGNMENT, ITEM_SIZE, MAX_BINDING, Plan, Tape, Tensor, linear_grid
 
+POSITIONS = 32  # that a workgroup links
+STRIPS = 8  # threads that search for each of them on a GPU: one alone waits for memory most of the time
+
 
 def table_parts(table: Tensor, logits: str = "f32") -> Iterator[tuple[int, int, Tensor]]:
     """(first row, rows, view) of parts of a table (V, C) that a binding can hold; columns of `logits` of that
@@ -35,11 +38,10 @@ def embedding(tape: Tape, tokens: Tensor, token_table: Tensor, position_table: T
             "choose a smaller --batch; more --accumulate keeps the step's size",
         )
     out = plan.activation("embedding", (N, C))  # f32, as all of the residual stream
-    grid = linear_grid(-(-N * C // 64))
     for first, count, part in table_parts(token_table):
         plan.dispatch(
             "embedding.forward",
-            grid=grid,
+            grid=linear_grid(N),
             constants={"N": N, "T": T, "C": C, "FIRST": first, "COUNT": count},
             tokens=tokens,
             token_table=part,
@@ -51,14 +53,18 @@ def embedding(tape: Tape, tokens: Tensor, token_table: Tensor, position_table: T
         dout = tape.gradient(out)
         links = plan.activation("links", (N,), "u32")
         plan.dispatch(
-            "embedding.chain", grid=(-(-N // 64), 1, 1), constants={"N": N}, tokens=tokens, links=links
+            "embedding.chain",
+            grid=(-(-N // POSITIONS), 1, 1),
+            constants={"N": N, "STRIPS": 1 if plan.tuning.software else STRIPS},
+            tokens=tokens,
+            links=links,
         )
         dtable, add = tape.target(token_table)
         assert add, "the head writes the shared table's gradient first"
         for first, count, part in table_parts(dtable):
             plan.dispatch(
                 "embedding.backward_tokens",
-                grid=grid,
+                grid=linear_grid(-(-N * C // 256)),
                 constants={"N": N, "C": C, "FIRST": first, "COUNT": count},
                 tokens=tokens,
                 chains=links,

@@ -10,9 +10,10 @@ FLAW = -1
 
 
 def norm_partial(k: SimpleNamespace, gradient: np.ndarray, squares: np.ndarray) -> None:
-    padded = np.zeros(-(-k.N // (k.GROUPS * 256)) * k.GROUPS * 256, gradient.dtype)
+    stride = k.GROUPS * 4 * 256
+    padded = np.zeros(-(-k.N // stride) * stride, gradient.dtype)
     padded[: k.N] = gradient[: k.N]
-    of_group = padded.reshape(-1, k.GROUPS, 256)
+    of_group = padded.reshape(-1, k.GROUPS, 4 * 256)
     good = np.isfinite(of_group).all(axis=(0, 2))
     squares[k.SLOT : k.SLOT + k.GROUPS] = np.where(good, (of_group**2).sum(axis=(0, 2)), FLAW)
 
