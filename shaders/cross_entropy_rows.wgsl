@@ -1,6 +1,7 @@
 // Softmax and cross-entropy as in cross_entropy.wgsl, one workgroup a row. One pass reads the row, with a
-// running maximum and sum in each lane (Milakov and Gimelshein, arXiv 1805.02867); one more makes the gradient.
-// Both take four numbers at a time, so LD must be a multiple of 4.
+// running maximum and sum in each lane (Milakov and Gimelshein, arXiv 1805.02867); one more makes the gradient,
+// backwards, since what was read last may still be in a cache. Both take four numbers at a time, so LD must be a
+// multiple of 4.
 //
 // Constants: N V LD SCALE GRADIENT LOSS_SCALING
 
@@ -67,7 +68,8 @@ fn forward_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
       by *= loss_scale[0];
     }
     let scale = by / total.y;
-    for (var v = lane; v < LD / 4u; v += LANES) {  // what lies beyond V becomes 0
+    for (var u = lane; u < LD / 4u; u += LANES) {  // what lies beyond V becomes 0
+      let v = LD / 4u - 1u - u;
       let p = exp(logits_at(row, v) - total.x) * scale;
       let gradient = p - select(vec4<f32>(), vec4<f32>(by), numbers(v) == vec4<u32>(targets[n]));
       logits[row + v] = vec4<logits_type>(gradient);

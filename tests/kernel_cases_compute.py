@@ -249,7 +249,10 @@ for _N, _V, _LD in (
             {"logits": logits(_N, _V, _LD), "losses": poisoned(_N)},
             only=lambda variant, LD=_LD: cross_entropy.fitting(LD).get(variant, True),
             half=["logits"] if _scaling or not _gradient else [],
+    (3, 10_300, 10_304),
         )
+    (1, cross_entropy.MOST_HELD, cross_entropy.MOST_HELD),
+    (1, 60_001, 60_032),  # more than one workgroup's threads have registers for
 for _N, _V, _LD in ((1, 1, 64), (70, 5, 8), (3, 1021, 1024)):
     _targets, _logits = ints(_V, _N), np.round(logits(_N, _V, _LD))  # rounded, so that some are equal
     _targets[::2] = np.nan_to_num(_logits, nan=-np.inf).argmax(axis=1)[::2]

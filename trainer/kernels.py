@@ -150,7 +150,7 @@ GPU_VARIANTS = {
     "column_sum": ("column_sum_strips", "column_sum"),
     "layernorm": ("layernorm_rows", "layernorm"),
     "attention": ("attention_units", "attention_tiled", "attention"),
-    "cross_entropy": ("cross_entropy_rows", "cross_entropy"),
+    "cross_entropy": ("cross_entropy_held", "cross_entropy_rows", "cross_entropy"),
 }
 
 

@@ -8,6 +8,8 @@ from trainer.ops.embedding import table_parts
 from trainer.ops.matmul import matmul
 from trainer.plan import ALIGNMENT, ITEM_SIZE, MAX_BINDING, Grid, Plan, Tape, Tensor, linear_grid
 
+MOST_HELD = 50 * 4 * 256  # logits that the threads of cross_entropy_held have registers for
+
 
 def rows_at_once(rows: int, stride: int, dtype: str) -> int:
     """Rows of logits that one binding holds; chunks start where bindings of what has a row for each may."""
@@ -104,7 +106,11 @@ def _loss(
 
 def fitting(stride: int) -> dict[str, bool]:
     """Which variants compute rows of `stride` logits, and every device to the end."""
-    return {"cross_entropy": 3 * stride < LOOP_LIMIT, "cross_entropy_rows": stride % 4 == 0}
+    return {
+        "cross_entropy": 3 * stride < LOOP_LIMIT,
+        "cross_entropy_rows": stride % 4 == 0,
+        "cross_entropy_held": stride % 4 == 0 and stride <= MOST_HELD,
+    }
 
 
 def grid(variant: str, rows: int) -> Grid:
