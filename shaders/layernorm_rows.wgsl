@@ -1,79 +1,165 @@
-// LayerNorm and its backward as in layernorm.wgsl, one workgroup a row: the lanes share its channels, so that
-// neighbours read neighbouring numbers.
+// LayerNorm and its backward as in layernorm.wgsl, for GPUs: LANES threads share a row, and a workgroup has as many
+// rows as fit into it. A thread reads its numbers of a row once, four at a time, and keeps them in registers. C must
+// be a multiple of 4.
+//
+// `backward_fused` is backward and backward_parameters at once, so that x and dout are read once for both: the
+// workgroup of a part walks through its rows, and its threads add up their columns on the way.
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<out_type>;
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<out_type>>;
 @group(0) @binding(4) var<storage, read_write> statistics: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read> kept: array<vec2<f32>>;  // the statistics, read again
-@group(0) @binding(6) var<storage, read> dout: array<dout_type>;
-@group(0) @binding(7) var<storage, read_write> dx: array<dx_type>;
+@group(0) @binding(6) var<storage, read> dout: array<vec4<dout_type>>;
+@group(0) @binding(7) var<storage, read_write> dx: array<vec4<dx_type>>;
+@group(0) @binding(8) var<storage, read_write> sums: array<f32>;  // [p · STRIDE + c], dbias's from BIAS on
 
 const EPSILON = 1e-5;
-const LANES = 128u;
+const THREADS = 256u;
+const AT_ONCE = THREADS / LANES;  // rows of a workgroup
+const VECTORS = C / 4u;  // of a row
+const HELD = (VECTORS + LANES - 1u) / LANES;  // of them, what a thread has
+const STRIPS = 8u;  // threads of a row that add up what all its threads have
 
-var<workgroup> sums: array<vec2<f32>, 128>;
+var<workgroup> shares: array<vec4<f32>, THREADS>;
+var<workgroup> strips: array<vec4<f32>, AT_ONCE * STRIPS>;
 
-// Σ of the lanes' values, in a fixed order; every lane gets it.
-fn sum_of_lanes(lane: u32, value: vec2<f32>) -> vec2<f32> {
-  sums[lane] = value;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) {
-      sums[lane] += sums[lane + half];
-    }
-  }
-  return workgroupUniformLoad(&sums[0]);
+// Whether vector v is one of the row: the last of a thread's may not be.
+fn inside(v: u32) -> bool {
+  return VECTORS % LANES == 0u || v < VECTORS;
 }
 
-// Constants: N C
-@compute @workgroup_size(128)
-fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let n = group.y * 65535u + group.x;
-  if (n >= N) {
-    return;
+// Σ of the shares that the threads of a row have, in a fixed order; each of them gets it. Two barriers, so that a
+// second sum may follow the first at once.
+fn sum_of_row(thread: u32, share: vec4<f32>) -> vec4<f32> {
+  let lane = thread % LANES;
+  let first = thread / LANES * STRIPS;
+  shares[thread] = share;
+  workgroupBarrier();
+  if (lane < STRIPS) {
+    var sum = share;
+    for (var i = STRIPS; i < LANES; i += STRIPS) {
+      sum += shares[thread + i];
+    }
+    strips[first + lane] = sum;
   }
-  var sum = 0.0;
-  for (var c = lane; c < C; c += LANES) {
-    sum += x[n * C + c];
+  workgroupBarrier();
+  var all = strips[first];
+  for (var i = 1u; i < STRIPS; i++) {
+    all += strips[first + i];
   }
-  let mean = sum_of_lanes(lane, vec2<f32>(sum, 0.0)).x / f32(C);
-  var squares = 0.0;
-  for (var c = lane; c < C; c += LANES) {
-    let d = x[n * C + c] - mean;
-    squares += d * d;
+  return all;
+}
+
+fn sum_of(v: vec4<f32>) -> f32 {
+  return (v.x + v.y) + (v.z + v.w);
+}
+
+// Constants: N C LANES
+@compute @workgroup_size(THREADS)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  let lane = thread % LANES;
+  let n = (group.y * 65535u + group.x) * AT_ONCE + thread / LANES;
+  let row = min(n, N - 1u) * VECTORS;
+  var held: array<vec4<f32>, HELD>;
+  var sum = vec4<f32>();
+  for (var i = 0u; i < HELD; i++) {
+    let v = lane + i * LANES;
+    held[i] = x[row + min(v, VECTORS - 1u)];
+    sum += select(vec4<f32>(), held[i], inside(v));
   }
-  let rstd = inverseSqrt(sum_of_lanes(lane, vec2<f32>(squares, 0.0)).x / f32(C) + EPSILON);
-  for (var c = lane; c < C; c += LANES) {
-    out[n * C + c] = out_type((x[n * C + c] - mean) * rstd * weight[c] + bias[c]);
+  let mean = sum_of(sum_of_row(thread, sum)) / f32(C);
+  var squares = vec4<f32>();
+  for (var i = 0u; i < HELD; i++) {
+    let d = held[i] - mean;
+    squares += select(vec4<f32>(), d * d, inside(lane + i * LANES));
   }
-  if (lane == 0u) {
+  let rstd = inverseSqrt(sum_of(sum_of_row(thread, squares)) / f32(C) + EPSILON);
+  for (var i = 0u; i < HELD; i++) {
+    let v = lane + i * LANES;
+    if (n < N && inside(v)) {
+      out[row + v] = vec4<out_type>((held[i] - mean) * rstd * weight[v] + bias[v]);
+    }
+  }
+  if (n < N && lane == 0u) {
     statistics[n] = vec2<f32>(mean, rstd);
   }
 }
 
-// Constants: N C ADD
-@compute @workgroup_size(128)
-fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let n = group.y * 65535u + group.x;
-  if (n >= N) {
-    return;
-  }
-  let mean = kept[n].x;
-  let rstd = kept[n].y;
-  var sum = vec2<f32>();  // of g and of g · x̂
-  for (var c = lane; c < C; c += LANES) {
-    let g = f32(dout[n * C + c]) * weight[c];
-    sum += vec2<f32>(g, g * (x[n * C + c] - mean) * rstd);
-  }
-  let means = sum_of_lanes(lane, sum) / f32(C);
-  for (var c = lane; c < C; c += LANES) {
-    let i = n * C + c;
-    var d = rstd * (f32(dout[i]) * weight[c] - means.x - (x[i] - mean) * rstd * means.y);
-    if (ADD) {
-      d += f32(dx[i]);
+// Constants: N C ADD ROWS STRIDE WIDTH BIAS LANES
+@compute @workgroup_size(THREADS)
+fn backward_fused(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  let lane = thread % LANES;
+  let part = group.y;
+  let end = min((part + 1u) * ROWS, N);
+  var sum_weight: array<vec4<f32>, HELD>;
+  var sum_bias: array<vec4<f32>, HELD>;
+  for (var start = part * ROWS; start < end; start += AT_ONCE) {
+    let n = start + thread / LANES;
+    let row = min(n, end - 1u) * VECTORS;
+    let mean = kept[min(n, end - 1u)].x;
+    let rstd = kept[min(n, end - 1u)].y;
+    var old: array<vec4<dx_type>, HELD>;  // asked for before anything waits
+    for (var i = 0u; ADD && i < HELD; i++) {
+      old[i] = dx[row + min(lane + i * LANES, VECTORS - 1u)];
     }
-    dx[i] = dx_type(d);
+    var normed: array<vec4<f32>, HELD>;
+    var g: array<vec4<f32>, HELD>;
+    var sum_g = vec4<f32>();
+    var sum_gx = vec4<f32>();
+    for (var i = 0u; i < HELD; i++) {
+      let v = min(lane + i * LANES, VECTORS - 1u);
+      let d = select(vec4<f32>(), vec4<f32>(dout[row + v]), n < end && inside(lane + i * LANES));
+      normed[i] = (x[row + v] - mean) * rstd;
+      sum_weight[i] += d * normed[i];
+      sum_bias[i] += d;
+      g[i] = d * weight[v];
+      sum_g += g[i];
+      sum_gx += g[i] * normed[i];
+    }
+    let both = sum_of_row(thread, vec4<f32>(sum_g.xy + sum_g.zw, sum_gx.xy + sum_gx.zw)) / f32(C);
+    for (var i = 0u; i < HELD; i++) {
+      let v = lane + i * LANES;
+      if (n < end && inside(v)) {
+        var d = rstd * (g[i] - (both.x + both.y) - normed[i] * (both.z + both.w));
+        if (ADD) {
+          d += vec4<f32>(old[i]);
+        }
+        dx[row + v] = vec4<dx_type>(d);
+      }
+    }
   }
+  for (var i = 0u; i < HELD; i++) {
+    let of_weight = sum_of_column(thread, sum_weight[i]);
+    let of_bias = sum_of_column(thread, sum_bias[i]);
+    let v = lane + i * LANES;
+    if (thread < LANES && inside(v)) {
+      write_sums(part * STRIDE + 4u * v, of_weight);
+      write_sums(part * STRIDE + BIAS + 4u * v, of_bias);
+    }
+  }
+  for (var c = C + thread; c < WIDTH; c += THREADS) {  // between this vector and the next
+    sums[part * STRIDE + c] = 0.0;
+    sums[part * STRIDE + BIAS + c] = 0.0;
+  }
+}
+
+// Σ over the rows of a workgroup of what the threads of a column have; those of the first row get it.
+fn sum_of_column(thread: u32, share: vec4<f32>) -> vec4<f32> {
+  workgroupBarrier();
+  shares[thread] = share;
+  workgroupBarrier();
+  var all = share;
+  for (var i = thread + LANES; i < THREADS; i += LANES) {
+    all += shares[i];
+  }
+  return all;
+}
+
+fn write_sums(at: u32, four: vec4<f32>) {
+  sums[at] = four.x;
+  sums[at + 1u] = four.y;
+  sums[at + 2u] = four.z;
+  sums[at + 3u] = four.w;
 }

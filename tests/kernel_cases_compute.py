@@ -160,25 +160,32 @@ def logits(rows: int, vocab: int, stride: int) -> np.ndarray:
     return values
 
 
-for _N, _C in ((1, 1), (3, 5), (65, 48), (130, 67), (7, 384), (2, 768), (5, 1031)):
+for _N, _C in ((1, 1), (3, 5), (65, 48), (130, 67), (7, 384), (131, 768), (5, 1031), (2111, 132)):
     _x = normal(_N, _C) + 3
     _weight, _bias, _dout = normal(_C), normal(_C), normal(_N, _C)
+    _own = layernorm.own_constants("layernorm_rows", _C)
+
+    def _fitting(variant: str, C: int = _C) -> bool:
+        return layernorm.fitting(C).get(variant, True)
+
     case(
         "layernorm.forward",
         f"{_N}x{_C}",
-        lambda variant, N=_N: layernorm.grid(variant, N),
-        {"N": _N, "C": _C},
+        lambda variant, N=_N, C=_C: layernorm.grid(variant, N, C),
+        {"N": _N, "C": _C, **_own},
         {"x": _x, "weight": _weight, "bias": _bias},
         {"out": poisoned(_N * _C), "statistics": poisoned(2 * _N)},
+        only=_fitting,
         half=["out"],
     )
     _mean = _x.mean(axis=1, keepdims=True)
     _kept = np.concatenate([_mean, 1 / np.sqrt(_x.var(axis=1, keepdims=True) + 1e-5)], axis=1)
+    _parts, _each = column_sum.parts(_N)
     for _add in (False, True) if _C > 1 else (False,):  # one channel has no gradient
         case(
             "layernorm.backward",
             f"{_N}x{_C}" + ("-add" if _add else ""),
-            lambda variant, N=_N: layernorm.grid(variant, N),
+            groups(_N),
             {"N": _N, "C": _C, "ADD": _add},
             {"x": _x, "weight": _weight, "kept": _kept, "dout": _dout},
             {"dx": normal(_N * _C) if _add else poisoned(_N * _C)},
@@ -186,16 +193,31 @@ for _N, _C in ((1, 1), (3, 5), (65, 48), (130, 67), (7, 384), (2, 768), (5, 1031
             floor=float(2.0**-23 * np.abs(_dout * _weight).max() * _kept[:, 1].max()) if _C == 1 else 0.0,
             half=["dout", "dx"],
         )
-    _parts, _each = column_sum.parts(_N)
     for _width, _apart, _stride in ((_C, _C, 2 * _C), (_C + 5, _C + 70, 2 * _C + 100)):
+        _sums = {"ROWS": _each, "STRIDE": _stride, "WIDTH": _width, "BIAS": _apart}
         case(
             "layernorm.backward_parameters",
             f"{_N}x{_C}-{_stride}",
             (-(-_width // 64), _parts, 1),
-            {"N": _N, "C": _C, "ROWS": _each, "STRIDE": _stride, "WIDTH": _width, "BIAS": _apart},
+            {"N": _N, "C": _C, **_sums},
             {"x": _x, "kept": _kept, "dout": _dout},
             {"sums": poisoned((_parts - 1) * _stride + _apart + _width)},
             half=["dout"],
+        )
+        if not _fitting("layernorm_rows"):  # the only one that has it
+            continue
+        _add = _width > _C
+        case(
+            "layernorm.backward_fused",
+            f"{_N}x{_C}-{_stride}",
+            (1, _parts, 1),
+            {"N": _N, "C": _C, "ADD": _add, **_own, **_sums},
+            {"x": _x, "weight": _weight, "kept": _kept, "dout": _dout},
+            {
+                "dx": normal(_N * _C) if _add else poisoned(_N * _C),
+                "sums": poisoned((_parts - 1) * _stride + _apart + _width),
+            },
+            half=["dout", "dx"],
         )
 
 for _N, _C in ((1, 1), (7, 65), (130, 48), (2111, 67), (9, 2304)):
@@ -227,7 +249,10 @@ for _N, _V, _LD in (
     (65, 257, 320),
     (5, 1021, 1024),
     (70, 1024, 1024),
+    (3, 10_300, 10_304),
     (2, 50257, 50304),
+    (1, cross_entropy.MOST_HELD, cross_entropy.MOST_HELD),
+    (1, 60_001, 60_032),  # more than one workgroup's threads have registers for
 ):
     for _gradient, _scaling in ((False, False), (True, False), (True, True)):
         case(
@@ -249,10 +274,7 @@ for _N, _V, _LD in (
             {"logits": logits(_N, _V, _LD), "losses": poisoned(_N)},
             only=lambda variant, LD=_LD: cross_entropy.fitting(LD).get(variant, True),
             half=["logits"] if _scaling or not _gradient else [],
-    (3, 10_300, 10_304),
         )
-    (1, cross_entropy.MOST_HELD, cross_entropy.MOST_HELD),
-    (1, 60_001, 60_032),  # more than one workgroup's threads have registers for
 for _N, _V, _LD in ((1, 1, 64), (70, 5, 8), (3, 1021, 1024)):
     _targets, _logits = ints(_V, _N), np.round(logits(_N, _V, _LD))  # rounded, so that some are equal
     _targets[::2] = np.nan_to_num(_logits, nan=-np.inf).argmax(axis=1)[::2]

@@ -55,6 +55,14 @@ def test_dispatches_of_a_step(layers: int, precision: str, accumulate: int) -> N
     assert all(by_op[op] >= fewest for op, fewest in least.items())
 
 
+def test_on_gpus_the_backward_part_of_layernorm_is_one_dispatch() -> None:
+    train = TrainConfig(batch=2)
+    counts = dispatches(build(MODEL, train=train, tokens=1000, tuning=Tuning(software=False)), train)
+    each = 2 * MODEL.layers + 1
+    found = {kernel: count for kernel, count in counts.items() if kernel.startswith("layernorm.")}
+    assert found == {"layernorm.forward": each, "layernorm.backward_fused": each}
+
+
 def test_vectors_are_summed_up_once_wherever_buffers_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

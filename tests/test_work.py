@@ -12,6 +12,7 @@ from trainer.budget import flops_per_token
 from trainer.config import ModelConfig
 from trainer.kernels import HALF, Tuning, binding_modes
 from trainer.model import build
+from trainer.ops import column_sum
 from trainer.ops.matmul import matmul
 from trainer.plan import SPACING, Dispatch, Plan, round_up
 
@@ -42,6 +43,11 @@ def test_a_step_s_operations_are_the_budget_s_and_what_attention_makes_anew() ->
 @pytest.mark.parametrize(("precision", "item"), [("f32", 4), ("mixed", 2)])
 def test_bytes_of_a_step_s_kernels_by_hand(precision: str, item: int) -> None:
     assert moved("layernorm.forward", precision)[0] == N * C * (4 + item) + 2 * C * 4 + N * 8
+    last, *_, first = moved("layernorm.backward_fused", precision)  # the first one's gradient has been begun
+    read = N * C * (4 + item) + C * 4 + N * 8
+    parts, _ = column_sum.parts(N)
+    assert last == read + N * C * item + parts * 2 * round_up(C, SPACING) * 4
+    assert first == last + N * C * item
     assert moved("cross_entropy.forward_backward", precision) == [2 * N * V * item + 2 * N * 4]
     copy = 2 if precision == "mixed" else 0
     matrices = (V + MODEL.context) * C + MODEL.layers * 12 * C * C

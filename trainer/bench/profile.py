@@ -32,7 +32,11 @@ KERNELS = {
     ),
     "cross-entropy": ("cross_entropy.forward_backward",),
     "LayerNorm forward": ("layernorm.forward",),
-    "LayerNorm backward": ("layernorm.backward",),
+    "LayerNorm backward": (
+        "layernorm.backward",
+        "layernorm.backward_parameters",
+        "layernorm.backward_fused",
+    ),
     "AdamW": ("adamw.update",),
 }
 

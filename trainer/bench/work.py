@@ -77,8 +77,8 @@ def _moved(dispatch: Dispatch, name: str) -> float:
     tensor, k = dispatch.bindings[name], dispatch.constants
     if tensor.role == "state":  # counters, settings, a row of a table, what is not used: a few numbers
         return 0
-    writes = bool(k.get("ADD")) and binding_modes(dispatch.variant, dispatch.entry)[name] == "read_write"
-    times = 2 if writes or name in UPDATED.get(dispatch.kernel, ()) else 1
+    writes = binding_modes(dispatch.variant, dispatch.entry)[name] == "read_write" and name != "sums"
+    times = 2 if (writes and k.get("ADD")) or name in UPDATED.get(dispatch.kernel, ()) else 1
     return times * _touched(dispatch, name, tensor)
 
 
@@ -88,9 +88,7 @@ def _touched(dispatch: Dispatch, name: str, tensor: Tensor) -> float:
         return min(tensor.nbytes, ITEM_SIZE[tensor.dtype] * int(k["N"]) * int(k["C"]))
     if name == "logits":  # the memory of a chunk of rows, of which the last chunk fills a part
         return ITEM_SIZE[tensor.dtype] * int(k["N"]) * tensor.shape[1]
-    if (
-        name == "sums"
-    ):  # strided: the columns of one vector, or of two, in what holds all vectors' partial sums
+    if name == "sums":  # strided: columns of one vector, or of two, in what holds all vectors' partial sums
         return 4.0 * (2 if "BIAS" in k else 1) * int(k["WIDTH"]) * dispatch.grid[1]
     if name == "dqkv":
         return WRITTEN[dispatch.kernel] * tensor.nbytes

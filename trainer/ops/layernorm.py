@@ -6,6 +6,9 @@ from trainer.kernels import Choice, Question
 from trainer.ops import column_sum
 from trainer.plan import Grid, Plan, Tape, Tensor, linear_grid
 
+THREADS = 256  # of a workgroup of layernorm_rows
+LANES = (32, THREADS)  # threads that share a row there: the fewest and the most
+
 
 def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """(x - mean) / sqrt(variance + 1e-5) · weight + bias, over the channels of each row: (N, C) → (N, C)."""
@@ -13,15 +16,15 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
     N, C = x.shape
     out = plan.activation(name, (N, C), tape.dtype)
     statistics = plan.activation(f"{name}.statistics", (N, 2))
-    candidates = tuple(map(Choice, plan.tuning.variants("layernorm", {})))
+    candidates = tuple(map(Choice, plan.tuning.variants("layernorm", fitting(C))))
     question = Question("layernorm", f"{N}x{C} {x.dtype} {out.dtype}", candidates, work=16.0 * N * C)
 
     def forward(plan: Plan, choice: Choice) -> None:
         plan.dispatch(
             "layernorm.forward",
             variant=choice.variant,
-            grid=grid(choice.variant, N),
-            constants={"N": N, "C": C},
+            grid=grid(choice.variant, N, C),
+            constants={"N": N, "C": C, **own_constants(choice.variant, C)},
             x=x,
             weight=weight,
             bias=bias,
@@ -36,29 +39,44 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
         P, each = column_sum.parts(N)
         of_weight, of_bias = (column_sum.partials(tape, parameter, N) for parameter in (weight, bias))
         assert of_weight.sums.root is of_bias.sums.root, "one binding holds both"
-        plan.dispatch(
-            "layernorm.backward_parameters",
-            grid=(-(-of_weight.width // 64), P, 1),
-            constants={
-                "N": N,
-                "C": C,
-                "ROWS": each,
-                "BIAS": of_bias.sums.offset - of_weight.sums.offset,
-                **of_weight.constants,
-            },
-            x=x,
-            kept=statistics,
-            dout=dout,
-            sums=of_weight.sums,
-        )
         dx, add = tape.target(x)
+        of_x = {"N": N, "C": C, "ADD": add}
+        of_parameters = {
+            "N": N,
+            "C": C,
+            "ROWS": each,
+            "BIAS": of_bias.sums.offset - of_weight.sums.offset,
+            **of_weight.constants,
+        }
 
-        def backward_x(plan: Plan, choice: Choice) -> None:
+        def backward_both(plan: Plan, choice: Choice) -> None:
+            if choice.variant == "layernorm_rows":
+                plan.dispatch(
+                    "layernorm.backward_fused",
+                    variant=choice.variant,
+                    grid=(1, P, 1),
+                    constants={**of_x, **of_parameters, **own_constants(choice.variant, C)},
+                    x=x,
+                    weight=weight,
+                    kept=statistics,
+                    dout=dout,
+                    dx=dx,
+                    sums=of_weight.sums,
+                )
+                return
+            plan.dispatch(
+                "layernorm.backward_parameters",
+                grid=(-(-of_weight.width // 64), P, 1),
+                constants=of_parameters,
+                x=x,
+                kept=statistics,
+                dout=dout,
+                sums=of_weight.sums,
+            )
             plan.dispatch(
                 "layernorm.backward",
-                variant=choice.variant,
-                grid=grid(choice.variant, N),
-                constants={"N": N, "C": C, "ADD": add},
+                grid=grid("layernorm", N, C),
+                constants=of_x,
                 x=x,
                 weight=weight,
                 kept=statistics,
@@ -66,12 +84,29 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
                 dx=dx,
             )
 
-        plan.ask(question, backward_x)
+        plan.ask(question, backward_both)
 
     tape.record(backward)
     return out
 
 
-def grid(variant: str, rows: int) -> Grid:
-    """Workgroups of a variant: a thread a row, or a workgroup a row."""
-    return (-(-rows // 64), 1, 1) if variant == "layernorm" else linear_grid(rows)
+def fitting(C: int) -> dict[str, bool]:
+    """Which variants compute rows of C channels."""
+    return {"layernorm_rows": C % 4 == 0}
+
+
+def own_constants(variant: str, C: int) -> dict[str, int]:
+    """What a variant is told beside the shape: how many threads share a row, with up to four vectors each."""
+    if variant == "layernorm":
+        return {}
+    lanes = LANES[0]
+    while lanes < LANES[1] and 16 * lanes < C:
+        lanes *= 2
+    return {"LANES": lanes}
+
+
+def grid(variant: str, rows: int, C: int) -> Grid:
+    """Workgroups of forward by a variant: a thread a row, or several."""
+    if variant == "layernorm":
+        return (-(-rows // 64), 1, 1)
+    return linear_grid(-(-rows * own_constants(variant, C)["LANES"] // THREADS))

@@ -59,3 +59,16 @@ def backward_parameters(
     starts = np.arange(0, k.N, k.ROWS)
     write_partials(k, sums, np.add.reduceat(d * normalized, starts, axis=0))
     write_partials(k, sums, np.add.reduceat(d, starts, axis=0), k.BIAS)
+
+
+def backward_fused(
+    k: SimpleNamespace,
+    x: np.ndarray,
+    weight: np.ndarray,
+    kept: np.ndarray,
+    dout: np.ndarray,
+    dx: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    backward(k, x, weight, kept, dout, dx)
+    backward_parameters(k, x, kept, dout, sums)
