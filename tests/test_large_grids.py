@@ -39,7 +39,8 @@ def fold(kernel: str, variant: str = "") -> Case:
         written = {"out": poisoned(rows * 2)}
     elif kernel == "embedding.backward_tokens":
         rows = 4 * N
-        constants, grid = {"N": rows, "C": C, "FIRST": 0, "COUNT": rows}, linear_grid(rows * C // 256)
+        grid = linear_grid(rows * C // 256)
+        constants = {"N": rows, "C": C, "FIRST": 0, "COUNT": rows}
         read = {"tokens": u32(*range(rows)), "chains": u32(*[rows | 0x80000000] * rows)}
         read |= {"dout": normal(rows, C)}
         written = {"dtoken_table": normal(rows, C)}
