@@ -1,22 +1,28 @@
-// Causal self-attention as in attention.wgsl, on matrix units: what is stored is f16, sums are f32.
+// Causal self-attention as in attention.wgsl, on matrix units: what is stored is f16, sums are f32. Here are
+// the forward pass and what all three kernels use; attention_units_backward.wgsl has the other two.
 //
-// A workgroup of four subgroups takes 4·SIDE rows of one head, SIDE each (queries, or for dk and dv keys). Their
-// fragments stay in registers, as do those of what they sum up; the other rows (keys and values, or queries
-// and dout) come through workgroup memory, TILE of them at a time, while the next ones wait in registers. Tiles
+// A workgroup of four subgroups takes ROWS rows of one head, OWN each (queries, or for dk and dv keys). Their
+// fragments stay in registers, as do those of what they sum up; the other rows (keys and values, or queries and
+// dout) come through workgroup memory, SIDE of each at a time, while the next ones wait in registers. Tiles
 // above the diagonal are not visited.
 //
 // A fragment's elements cannot be reached, so scores go through a patch of workgroup memory that belongs to the
-// subgroup. There 16 columns of a row are one thread's, which writes what it makes of them, as f16, where
-// it read them, so that no other thread is in the way.
+// subgroup: OWN rows and SIDE columns, twice. A thread takes two runs of eight columns, and writes what it
+// makes of them, as f16, where no other thread reads. They are a whole row where SIDE is 16, and two rows'
+// where it is 8.
 //
 // The running maximum is moved lazily, as the sums would have to go through the patch: P may lie anywhere in
-// f16's range, so the reference of a row starts 6 octaves above its largest score (P ≤ 2^-6) and moves when
-// a P would pass 2^14. All P of a row have the same factor, which its sum has too.
+// f16's range, so the reference of a row starts 6 octaves above its largest score (P ≤ 2^-6) and moves when a P
+// would pass 2^14. All P of a row have the same factor, which its sum has too.
+//
+// What made it fast on an H100: two rows of fragments a subgroup, which halves what is read of the tiles; few
+// barriers a tile; less than 24 KiB of workgroup memory, beyond which fewer workgroups share a processor;
+// fragments that have names, as arrays of them do not stay in registers.
 //
 // Rows beyond T come from clamped addresses; they are masked, or not stored.
 //
-// Constants: B T NH HS SCALE, and SIDE (of a fragment: 8 or 16) and LANES (of a subgroup), which the device says;
-// SIDE·SIDE = 8·LANES. HS is a multiple of SIDE, and at most 4·SIDE.
+// Constants: B T NH HS SCALE, and SIDE (of a fragment: 8 or 16) and LANES (of a subgroup), which the device
+// says; SIDE·SIDE = 8·LANES. HS is a multiple of SIDE, and at most 4·SIDE.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<u32>>;  // of eight halves each
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<u32>>;
@@ -27,96 +33,82 @@
 @group(0) @binding(8) var<storage, read_write> dqkv: array<vec4<u32>>;
 
 const THREADS = 4u * LANES;
-const ROWS = 4u * SIDE;
-const TILE = 2u * SIDE;
+const OWN = 2u * SIDE;
+const ROWS = 4u * OWN;
 const HS8 = HS / 8u;  // a head's row in vectors
 const C8 = NH * HS8;
 const FRAGMENTS = HS / SIDE;  // across a head's row
 
 const_assert HS % SIDE == 0u && FRAGMENTS <= 4u && (SIDE == 8u || SIDE == 16u) && SIDE * SIDE == 8u * LANES;
 
-// Rows in workgroup memory are a vector longer than needed, so that they meet different banks.
+// Rows in workgroup memory are a vector longer than needed, so that they meet different banks. First come two tiles,
+// then the patches, whose rows have SIDE numbers (scores) and SIDE more, SECOND vectors on. A workgroup's own rows
+// come through the same memory, before there are others.
 const ROW = HS8 + 1u;
-const B_TILE = TILE * ROW;  // where the second tile starts
-const PATCHES = 2u * B_TILE;
-const PATCH_ROW = TILE / 4u + 1u;
-const PATCH = SIDE * PATCH_ROW;
+const SECOND = SIDE / 4u;
+const PATCH_ROW = 2u * SECOND + 1u;
+const PATCHES = 2u * SIDE * ROW;
+const PATCH = OWN * PATCH_ROW;
 
-var<workgroup> memory: array<vec4<u32>, PATCHES + 4u * PATCH>;
-var<workgroup> tile_s: array<vec4<f32>, TILE / 2u>;  // lse of a tile's queries, then their delta
+var<workgroup> memory: array<vec4<u32>, max(ROWS * ROW, PATCHES + 4u * PATCH)>;
 var<workgroup> moved: u32;  // whether a row's reference moved
 
 alias Left = subgroup_matrix_left<f16, SIDE, SIDE>;
 alias Right = subgroup_matrix_right<f16, SIDE, SIDE>;
 alias Result = subgroup_matrix_result<f32, SIDE, SIDE>;
 
+// Fragments across a head's row, of which FRAGMENTS are used
+struct Lefts { f0: Left, f1: Left, f2: Left, f3: Left }
+struct Rights { f0: Right, f1: Right, f2: Right, f3: Right }
+struct Sums { f0: Result, f1: Result, f2: Result, f3: Result }
+
 const LOG2_E = 1.4426950408889634;
 const LN_2 = 0.6931471805599453;
 const LOWEST = -1.0e30;
 
-// A thread's columns of a row of scores, and what it makes of them
-alias Sixteen = mat4x4<f32>;
+// A thread's two runs of eight columns
+alias Runs = mat4x4<f32>;
+
+// Where they are: their rows among the subgroup's, first columns, and places in the patch, of scores and of weights
+struct Place { row: vec2<u32>, column: vec2<u32>, scores: vec2<u32>, weights: vec2<u32> }
+
+fn place(lane: u32, patch_start: u32) -> Place {
+  var p: Place;
+  p.row = vec2<u32>(lane, select(lane + 8u, lane, SIDE > 8u));
+  p.column = vec2<u32>(0u, select(0u, 8u, SIDE > 8u));
+  p.scores = patch_start + p.row * PATCH_ROW + p.column / 4u;
+  p.weights = patch_start + p.row * PATCH_ROW + p.column / 8u;
+  return p;
+}
 
 fn halves(a: vec4<f32>, b: vec4<f32>) -> vec4<u32> {
   return vec4<u32>(bitcast<vec2<u32>>(vec4<f16>(a)), bitcast<vec2<u32>>(vec4<f16>(b)));
 }
 
-// A thread's vectors of two tiles, of which FRAGMENTS are used
-struct Waiting {
-  v0: vec4<u32>,
-  v1: vec4<u32>,
-  v2: vec4<u32>,
-  v3: vec4<u32>,
+// i, or the last of T rows where it may lie beyond. Where it cannot, addresses grow by the same step from tile to tile.
+fn inside(i: u32) -> u32 {
+  return select(min(i, T - 1u), i, T % SIDE == 0u);
 }
 
-// i, or the last of T rows where it may lie beyond; `whole` says that it cannot, and so addresses grow by the same
-// step from tile to tile.
-fn inside(i: u32, whole: bool) -> u32 {
-  return select(min(i, T - 1u), i, whole);
+// A thread's vectors of two tiles: those numbered thread and thread + THREADS, as far as there are so many
+struct Waiting { v0: vec4<u32>, v1: vec4<u32> }
+
+fn exists(i: u32) -> bool {
+  return FRAGMENTS % 2u == 0u || i < 2u * SIDE * HS8;
 }
 
-fn key_or_value(i: u32, head: u32, first: u32) -> vec4<u32> {
+fn load_key_or_value(i: u32, head: u32, key: u32, value: u32) -> vec4<u32> {
   let row = i / HS8;
-  return qkv[head + inside(first + row % TILE, T % TILE == 0u) * 3u * C8 + (1u + row / TILE) * C8 + i % HS8];
+  let t = inside(select(value, key, row < SIDE) + row % SIDE);
+  return qkv[head + t * 3u * C8 + select(2u, 1u, row < SIDE) * C8 + i % HS8];
 }
 
-// A tile of k and one of v, of the rows from `first` on; `head` is where the head's q starts.
-fn load_keys_and_values(thread: u32, head: u32, first: u32) -> Waiting {
+// SIDE keys, from `key` on, and as many values, from `value` on; `head` is where the head's q starts.
+fn load_keys_and_values(thread: u32, head: u32, key: u32, value: u32) -> Waiting {
   var w: Waiting;
-  w.v0 = key_or_value(thread, head, first);
-  if (FRAGMENTS > 1u) { w.v1 = key_or_value(thread + THREADS, head, first); }
-  if (FRAGMENTS > 2u) { w.v2 = key_or_value(thread + 2u * THREADS, head, first); }
-  if (FRAGMENTS > 3u) { w.v3 = key_or_value(thread + 3u * THREADS, head, first); }
+  if (exists(thread)) { w.v0 = load_key_or_value(thread, head, key, value); }
+  if (FRAGMENTS > 2u && exists(thread + THREADS)) { w.v1 = load_key_or_value(thread + THREADS, head, key, value); }
   return w;
-}
-
-fn query_or_dout(i: u32, bh: u32, first: u32) -> vec4<u32> {
-  let row = i / HS8;
-  let t = bh / NH * T + inside(first + row % TILE, T % TILE == 0u);
-  let x = bh % NH * HS8 + i % HS8;
-  if (row < TILE) {
-    return qkv[t * 3u * C8 + x];
-  }
-  return dout[t * C8 + x];
-}
-
-// A tile of q and one of dout; `bh` counts heads.
-fn load_queries_and_douts(thread: u32, bh: u32, first: u32) -> Waiting {
-  var w: Waiting;
-  w.v0 = query_or_dout(thread, bh, first);
-  if (FRAGMENTS > 1u) { w.v1 = query_or_dout(thread + THREADS, bh, first); }
-  if (FRAGMENTS > 2u) { w.v2 = query_or_dout(thread + 2u * THREADS, bh, first); }
-  if (FRAGMENTS > 3u) { w.v3 = query_or_dout(thread + 3u * THREADS, bh, first); }
-  return w;
-}
-
-// Four queries' lse, or delta, of those from `first` on; threads 0 .. TILE/2-1 have them all.
-fn load_statistics(i: u32, bh: u32, first: u32) -> vec4<f32> {
-  let t = bh * T + min(four(first + 4u * (i % (TILE / 4u))), vec4<u32>(T - 1u));
-  if (i < TILE / 4u) {
-    return vec4<f32>(kept[t.x], kept[t.y], kept[t.z], kept[t.w]);
-  }
-  return vec4<f32>(deltas[t.x], deltas[t.y], deltas[t.z], deltas[t.w]);
 }
 
 fn keep(i: u32, v: vec4<u32>) {
@@ -124,10 +116,15 @@ fn keep(i: u32, v: vec4<u32>) {
 }
 
 fn keep_tiles(thread: u32, w: Waiting) {
-  keep(thread, w.v0);
-  if (FRAGMENTS > 1u) { keep(thread + THREADS, w.v1); }
-  if (FRAGMENTS > 2u) { keep(thread + 2u * THREADS, w.v2); }
-  if (FRAGMENTS > 3u) { keep(thread + 3u * THREADS, w.v3); }
+  if (exists(thread)) { keep(thread, w.v0); }
+  if (FRAGMENTS > 2u && exists(thread + THREADS)) { keep(thread + THREADS, w.v1); }
+}
+
+// The workgroup's own rows of q, k or v; `start` is where the head's lie in the batch's first row.
+fn keep_own(thread: u32, start: u32, first: u32) {
+  for (var i = thread; i < ROWS * HS8; i += THREADS) {
+    keep(i, qkv[start + min(first + i / HS8, T - 1u) * 3u * C8 + i % HS8]);
+  }
 }
 
 // The fragment of rows `row` on of workgroup memory, and of the head's channels n·SIDE on
@@ -143,112 +140,106 @@ fn right_transposed(row: u32, n: u32) -> Right {
   return subgroupMatrixLoad<Right, col_major>(&memory, row * ROW + n * SIDE / 8u, ROW);
 }
 
-// Products of the rows whose fragments are given with SIDE rows in workgroup memory
-fn dots(a0: Left, a1: Left, a2: Left, a3: Left, row: u32) -> Result {
-  var s = subgroupMatrixMultiplyAccumulate(a0, right_transposed(row, 0u), Result());
-  if (FRAGMENTS > 1u) { s = subgroupMatrixMultiplyAccumulate(a1, right_transposed(row, 1u), s); }
-  if (FRAGMENTS > 2u) { s = subgroupMatrixMultiplyAccumulate(a2, right_transposed(row, 2u), s); }
-  if (FRAGMENTS > 3u) { s = subgroupMatrixMultiplyAccumulate(a3, right_transposed(row, 3u), s); }
+// SIDE rows, from `row` on, to be multiplied with others
+fn own_rows(row: u32) -> Lefts {
+  var x: Lefts;
+  x.f0 = left(row, 0u);
+  if (FRAGMENTS > 1u) { x.f1 = left(row, 1u); }
+  if (FRAGMENTS > 2u) { x.f2 = left(row, 2u); }
+  if (FRAGMENTS > 3u) { x.f3 = left(row, 3u); }
+  return x;
+}
+
+// SIDE rows as the columns that others are multiplied with
+fn columns(row: u32) -> Rights {
+  var x: Rights;
+  x.f0 = right_transposed(row, 0u);
+  if (FRAGMENTS > 1u) { x.f1 = right_transposed(row, 1u); }
+  if (FRAGMENTS > 2u) { x.f2 = right_transposed(row, 2u); }
+  if (FRAGMENTS > 3u) { x.f3 = right_transposed(row, 3u); }
+  return x;
+}
+
+// SIDE rows to be summed up with weights
+fn summands(row: u32) -> Rights {
+  var x: Rights;
+  x.f0 = right(row, 0u);
+  if (FRAGMENTS > 1u) { x.f1 = right(row, 1u); }
+  if (FRAGMENTS > 2u) { x.f2 = right(row, 2u); }
+  if (FRAGMENTS > 3u) { x.f3 = right(row, 3u); }
+  return x;
+}
+
+fn dots(a: Lefts, b: Rights) -> Result {
+  var s = subgroupMatrixMultiplyAccumulate(a.f0, b.f0, Result());
+  if (FRAGMENTS > 1u) { s = subgroupMatrixMultiplyAccumulate(a.f1, b.f1, s); }
+  if (FRAGMENTS > 2u) { s = subgroupMatrixMultiplyAccumulate(a.f2, b.f2, s); }
+  if (FRAGMENTS > 3u) { s = subgroupMatrixMultiplyAccumulate(a.f3, b.f3, s); }
   return s;
 }
 
-// The next sum of weights · channels n·SIDE on of a tile, which starts at `row`
-fn add(sum: Result, weights0: Left, weights1: Left, row: u32, n: u32) -> Result {
-  let half = subgroupMatrixMultiplyAccumulate(weights0, right(row, n), sum);
-  return subgroupMatrixMultiplyAccumulate(weights1, right(row + SIDE, n), half);
+// The next sums of weights · rows
+fn add(sums: Sums, weights: Left, rows: Rights) -> Sums {
+  var s = sums;
+  s.f0 = subgroupMatrixMultiplyAccumulate(weights, rows.f0, s.f0);
+  if (FRAGMENTS > 1u) { s.f1 = subgroupMatrixMultiplyAccumulate(weights, rows.f1, s.f1); }
+  if (FRAGMENTS > 2u) { s.f2 = subgroupMatrixMultiplyAccumulate(weights, rows.f2, s.f2); }
+  if (FRAGMENTS > 3u) { s.f3 = subgroupMatrixMultiplyAccumulate(weights, rows.f3, s.f3); }
+  return s;
 }
 
-// Two fragments of results to the subgroup's patch
-fn to_patch(patch_start: u32, a: Result, b: Result) {
-  subgroupMatrixStore<row_major>(&memory, patch_start, a, PATCH_ROW);
-  subgroupMatrixStore<row_major>(&memory, patch_start + SIDE / 4u, b, PATCH_ROW);
+// Results of the subgroup's first SIDE rows, and of its other ones, to a half of its patch, and back
+fn to_patch(at: u32, upper: Result, lower: Result) {
+  subgroupMatrixStore<row_major>(&memory, at, upper, PATCH_ROW);
+  subgroupMatrixStore<row_major>(&memory, at + SIDE * PATCH_ROW, lower, PATCH_ROW);
 }
 
-fn from_patch(patch_start: u32, n: u32) -> Result {
-  return subgroupMatrixLoad<Result, row_major>(&memory, patch_start + n * SIDE / 4u, PATCH_ROW);
+fn from_patch(at: u32, lower: u32) -> Result {
+  return subgroupMatrixLoad<Result, row_major>(&memory, at + lower * SIDE * PATCH_ROW, PATCH_ROW);
 }
 
-// What threads made of scores, as f16
-fn weights(patch_start: u32, n: u32) -> Left {
-  return subgroupMatrixLoad<Left, row_major>(&memory, patch_start + n * SIDE / 4u, PATCH_ROW);
+// What threads made of scores
+fn weights(at: u32, lower: u32) -> Left {
+  return subgroupMatrixLoad<Left, row_major>(&memory, at + lower * SIDE * PATCH_ROW, PATCH_ROW);
 }
 
-// The row of its subgroup's patch that is a thread's, and the first column
-fn place(lane: u32) -> vec2<u32> {
-  return vec2<u32>(lane / (SIDE / 8u), lane % (SIDE / 8u) * 16u);
-}
-
-fn read_scores(at: u32) -> Sixteen {
-  return Sixteen(
-    bitcast<vec4<f32>>(memory[at]),
-    bitcast<vec4<f32>>(memory[at + 1u]),
-    bitcast<vec4<f32>>(memory[at + 2u]),
-    bitcast<vec4<f32>>(memory[at + 3u]),
+fn read_runs(at: vec2<u32>) -> Runs {
+  return Runs(
+    bitcast<vec4<f32>>(memory[at.x]),
+    bitcast<vec4<f32>>(memory[at.x + 1u]),
+    bitcast<vec4<f32>>(memory[at.y]),
+    bitcast<vec4<f32>>(memory[at.y + 1u]),
   );
 }
 
-// Writes weights where their scores were read: the columns of a fragment lie together, from where its scores began.
-fn write_weights(at: u32, w: Sixteen) {
-  memory[at] = halves(w[0], w[1]);
-  memory[at + select(2u, 1u, SIDE > 8u)] = halves(w[2], w[3]);
+fn write_weights(at: vec2<u32>, w: Runs) {
+  memory[at.x] = halves(w[0], w[1]);
+  memory[at.y] = halves(w[2], w[3]);
 }
 
-// Multiplies what lies at `at`, 16 columns of sums.
-fn scale_scores(at: u32, factor: f32) {
-  for (var i = at; i < at + 4u; i++) {
-    memory[i] = bitcast<vec4<u32>>(factor * bitcast<vec4<f32>>(memory[i]));
-  }
-}
-
-fn eight(at: u32, factor: f32) -> vec4<u32> {
-  return halves(factor * bitcast<vec4<f32>>(memory[at]), factor * bitcast<vec4<f32>>(memory[at + 1u]));
+// A number for each of the two runs
+fn of_runs(x: vec2<f32>) -> Runs {
+  return Runs(vec4<f32>(x.x), vec4<f32>(x.x), vec4<f32>(x.y), vec4<f32>(x.y));
 }
 
 fn four(first: u32) -> vec4<u32> {
   return first + vec4<u32>(0u, 1u, 2u, 3u);
 }
 
-// Numbers of query t and 16 keys from `first` on: `hidden` for keys that it does not see
-fn masked(s: Sixteen, first: u32, t: u32, hidden: f32) -> Sixteen {
-  return Sixteen(
-    select(vec4<f32>(hidden), s[0], four(first) <= vec4<u32>(t)),
-    select(vec4<f32>(hidden), s[1], four(first + 4u) <= vec4<u32>(t)),
-    select(vec4<f32>(hidden), s[2], four(first + 8u) <= vec4<u32>(t)),
-    select(vec4<f32>(hidden), s[3], four(first + 12u) <= vec4<u32>(t)),
+// Numbers of queries t, one for each run, and of keys from `first` on: `hidden` for keys that a query does not see
+fn masked(x: Runs, first: vec2<u32>, t: vec2<u32>, hidden: f32) -> Runs {
+  return Runs(
+    select(vec4<f32>(hidden), x[0], four(first.x) <= vec4<u32>(t.x)),
+    select(vec4<f32>(hidden), x[1], four(first.x + 4u) <= vec4<u32>(t.x)),
+    select(vec4<f32>(hidden), x[2], four(first.y) <= vec4<u32>(t.y)),
+    select(vec4<f32>(hidden), x[3], four(first.y + 4u) <= vec4<u32>(t.y)),
   );
-}
-
-// Weights of a key and 16 queries from `first` on: 0 for queries that do not see it, or do not exist
-fn seen_by(p: Sixteen, first: u32, key: u32) -> Sixteen {
-  return Sixteen(
-    select(vec4<f32>(), p[0], sees(four(first), key)),
-    select(vec4<f32>(), p[1], sees(four(first + 4u), key)),
-    select(vec4<f32>(), p[2], sees(four(first + 8u), key)),
-    select(vec4<f32>(), p[3], sees(four(first + 12u), key)),
-  );
-}
-
-fn sees(t: vec4<u32>, key: u32) -> vec4<bool> {
-  return (t >= vec4<u32>(key)) & (t < vec4<u32>(T));
 }
 
 // exp(s·SCALE), over 2^reference
-fn powers(s: Sixteen, reference: Sixteen) -> Sixteen {
+fn powers(s: Runs, reference: Runs) -> Runs {
   let x = s * (SCALE * LOG2_E) - reference;
-  return Sixteen(exp2(x[0]), exp2(x[1]), exp2(x[2]), exp2(x[3]));
-}
-
-// lse, or delta, of the thread's columns
-fn statistics(at: u32) -> Sixteen {
-  return Sixteen(tile_s[at], tile_s[at + 1u], tile_s[at + 2u], tile_s[at + 3u]);
-}
-
-fn products(a: Sixteen, b: Sixteen) -> Sixteen {
-  return Sixteen(a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]);
-}
-
-fn all_columns(x: f32) -> Sixteen {
-  return Sixteen(vec4<f32>(x), vec4<f32>(x), vec4<f32>(x), vec4<f32>(x));
+  return Runs(exp2(x[0]), exp2(x[1]), exp2(x[2]), exp2(x[3]));
 }
 
 // The first row of a workgroup where long rows come first, so that the last workgroups to start are the shortest
@@ -256,302 +247,151 @@ fn rows_from_last(group: u32) -> u32 {
   return ((T + ROWS - 1u) / ROWS - 1u - group) * ROWS;
 }
 
+// Eight sums that lie in the patch, as they are stored
+fn eight(at: u32, factor: f32) -> vec4<u32> {
+  return halves(factor * bitcast<vec4<f32>>(memory[at]), factor * bitcast<vec4<f32>>(memory[at + 1u]));
+}
+
+fn most(a: vec4<f32>, b: vec4<f32>) -> f32 {
+  let m = max(a, b);
+  return max(max(m.x, m.y), max(m.z, m.w));
+}
+
+fn scale_eight(at: u32, factor: f32) {
+  memory[at] = bitcast<vec4<u32>>(factor * bitcast<vec4<f32>>(memory[at]));
+  memory[at + 1u] = bitcast<vec4<u32>>(factor * bitcast<vec4<f32>>(memory[at + 1u]));
+}
+
+// Multiplies the sums in both halves of the patch by the factors of their runs' rows.
+fn scale_patch(at: vec2<u32>, factor: vec2<f32>) {
+  workgroupBarrier();
+  scale_eight(at.x, factor.x);
+  scale_eight(at.y, factor.y);
+  scale_eight(at.x + SECOND, factor.x);
+  scale_eight(at.y + SECOND, factor.y);
+  workgroupBarrier();
+}
+
 fn store_out(bh: u32, t: u32, channel: u32, at: u32, factor: f32) {
-  let to = (bh / NH * T + t) * C8 + bh % NH * HS8 + channel / 8u;
-  if (t < T && channel < HS) { out[to] = eight(at, factor); }
-  if (t < T && channel + 8u < HS) { out[to + 1u] = eight(at + 2u, factor); }
+  if (t < T && channel < HS) {
+    out[(bh / NH * T + t) * C8 + bh % NH * HS8 + channel / 8u] = eight(at, factor);
+  }
 }
 
-// `part`: 0 for dq, 1 for dk, 2 for dv
-fn store_gradient(part: u32, bh: u32, t: u32, channel: u32, at: u32, factor: f32) {
-  let to = (bh / NH * T + t) * 3u * C8 + part * C8 + bh % NH * HS8 + channel / 8u;
-  if (t < T && channel < HS) { dqkv[to] = eight(at, factor); }
-  if (t < T && channel + 8u < HS) { dqkv[to + 1u] = eight(at + 2u, factor); }
+// Stores what lies in both halves of the patch: SIDE channels from `channel` on, and the next SIDE.
+fn store_patch(bh: u32, t: vec2<u32>, channel: u32, p: Place, factor: vec2<f32>) {
+  workgroupBarrier();
+  store_out(bh, t.x, channel + p.column.x, p.scores.x, factor.x);
+  store_out(bh, t.y, channel + p.column.y, p.scores.y, factor.y);
+  store_out(bh, t.x, channel + SIDE + p.column.x, p.scores.x + SECOND, factor.x);
+  store_out(bh, t.y, channel + SIDE + p.column.y, p.scores.y + SECOND, factor.y);
+  workgroupBarrier();
 }
 
+// Keys are a tile ahead of values: while a tile's weights are multiplied with its values, queries are with the next
+// tile's keys. Scores lie in the first half of the patch, weights in the second one.
 @compute @workgroup_size(THREADS)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let head = group.x / NH * T * 3u * C8 + group.x % NH * HS8;
   let first_row = rows_from_last(group.y);
   let subgroup = thread / LANES;
-  let own = first_row + subgroup * SIDE;  // the subgroup's first row
-  let at = place(thread % LANES);
-  let t = own + at.x;
+  let own = first_row + subgroup * OWN;  // the subgroup's first row
   let patch_start = PATCHES + subgroup * PATCH;
-  let scores_at = patch_start + at.x * PATCH_ROW + at.y / 4u;
+  let p = place(thread % LANES, patch_start);
+  let t = own + p.row;
 
-  for (var i = thread; i < ROWS * HS8; i += THREADS) {
-    keep(i, qkv[head + min(first_row + i / HS8, T - 1u) * 3u * C8 + i % HS8]);
-  }
+  keep_own(thread, head, first_row);
   workgroupBarrier();
-  var q0 = left(subgroup * SIDE, 0u); var q1 = Left(); var q2 = Left(); var q3 = Left();
-  if (FRAGMENTS > 1u) { q1 = left(subgroup * SIDE, 1u); }
-  if (FRAGMENTS > 2u) { q2 = left(subgroup * SIDE, 2u); }
-  if (FRAGMENTS > 3u) { q3 = left(subgroup * SIDE, 3u); }
-  var sum0 = Result(); var sum1 = Result(); var sum2 = Result(); var sum3 = Result();
-  var reference = LOWEST;  // of the thread's row, in octaves
-  var sum = 0.0;  // of the thread's columns
+  let q0 = own_rows(subgroup * OWN);
+  let q1 = own_rows(subgroup * OWN + SIDE);
+  var sums0: Sums;
+  var sums1: Sums;
+  var reference = vec2<f32>(LOWEST);  // of the runs' rows, in octaves
+  var sum = vec2<f32>();  // of the runs
   if (thread == 0u) { moved = 0u; }
+  workgroupBarrier();
 
   let end = min(T, first_row + ROWS);
-  var next = load_keys_and_values(thread, head, 0u);
-  for (var first = 0u; first < end; first += TILE) {
+  let last = (end - 1u) / SIDE * SIDE;  // the last tile
+  keep_tiles(thread, load_keys_and_values(thread, head, 0u, 0u));
+  var next = load_keys_and_values(thread, head, min(SIDE, last), 0u);
+  workgroupBarrier();
+  {
+    let k = columns(0u);
+    to_patch(patch_start, dots(q0, k), dots(q1, k));
+  }
+  for (var first = 0u; first < end; first += SIDE) {
     workgroupBarrier();
     keep_tiles(thread, next);
-    workgroupBarrier();
-    if (first + TILE < end) {
-      next = load_keys_and_values(thread, head, first + TILE);
+    if (first < last) {
+      next = load_keys_and_values(thread, head, min(first + 2u * SIDE, last), first + SIDE);
     }
-    let seen = first < own + SIDE;
-    var shrink = 1.0;  // also of rows that see nothing here, as their sums go through the patch with the others
+    let seen = first < own + OWN;
+    var shrink = vec2<f32>(1.0);  // also of rows that see nothing here: their sums go through the patch with others
     if (seen) {
-      to_patch(patch_start, dots(q0, q1, q2, q3, 0u), dots(q0, q1, q2, q3, SIDE));
-    }
-    workgroupBarrier();
-    if (seen) {
-      var s = read_scores(scores_at);
-      if (first + TILE > own + 1u) { s = masked(s, first + at.y, t, LOWEST); }
-      let m = max(max(s[0], s[1]), max(s[2], s[3]));
-      var largest = max(max(m.x, m.y), max(m.z, m.w)) * (SCALE * LOG2_E);
-      if (SIDE > 8u) { largest = max(largest, subgroupShuffleXor(largest, 1u)); }
-      if (largest > reference + 14.0) {
-        shrink = exp2(reference - largest - 6.0);
-        reference = largest + 6.0;
+      var s = read_runs(p.scores);
+      if (first + SIDE > own + 1u) { s = masked(s, first + p.column, t, LOWEST); }
+      var largest = vec2<f32>(most(s[0], s[1]), most(s[2], s[3])) * (SCALE * LOG2_E);
+      if (SIDE > 8u) { largest = vec2<f32>(max(largest.x, largest.y)); }
+      let moves = largest > reference + 14.0;
+      if (any(moves)) {
+        shrink = select(shrink, exp2(reference - largest - 6.0), moves);
+        reference = select(reference, largest + 6.0, moves);
         if (first > 0u) { moved = 1u; }
       }
-      let p = powers(s, all_columns(reference));
-      let four_sums = p[0] + p[1] + p[2] + p[3];
-      sum = sum * shrink + (four_sums.x + four_sums.y) + (four_sums.z + four_sums.w);
-      write_weights(scores_at, p);
+      let weight = powers(s, of_runs(reference));
+      let x = weight[0] + weight[1];
+      let y = weight[2] + weight[3];
+      sum = sum * shrink + vec2<f32>((x.x + x.y) + (x.z + x.w), (y.x + y.y) + (y.z + y.w));
+      write_weights(p.weights + SECOND, weight);
     }
     let rescale = workgroupUniformLoad(&moved);
-    let p0 = weights(patch_start, 0u);
-    let p1 = weights(patch_start, 1u);
+    let w0 = weights(patch_start + SECOND, 0u);
+    let w1 = weights(patch_start + SECOND, 1u);
     if (rescale != 0u) {
       workgroupBarrier();
       if (thread == 0u) { moved = 0u; }
-      to_patch(patch_start, sum0, sum1);
+      to_patch(patch_start, sums0.f0, sums1.f0);
+      to_patch(patch_start + SECOND, sums0.f1, sums1.f1);
+      scale_patch(p.scores, shrink);
+      sums0.f0 = from_patch(patch_start, 0u);
+      sums1.f0 = from_patch(patch_start, 1u);
+      sums0.f1 = from_patch(patch_start + SECOND, 0u);
+      sums1.f1 = from_patch(patch_start + SECOND, 1u);
       workgroupBarrier();
-      scale_scores(scores_at, shrink);
-      workgroupBarrier();
-      sum0 = from_patch(patch_start, 0u);
-      sum1 = from_patch(patch_start, 1u);
       if (FRAGMENTS > 2u) {
+        to_patch(patch_start, sums0.f2, sums1.f2);
+        to_patch(patch_start + SECOND, sums0.f3, sums1.f3);
+        scale_patch(p.scores, shrink);
+        sums0.f2 = from_patch(patch_start, 0u);
+        sums1.f2 = from_patch(patch_start, 1u);
+        sums0.f3 = from_patch(patch_start + SECOND, 0u);
+        sums1.f3 = from_patch(patch_start + SECOND, 1u);
         workgroupBarrier();
-        to_patch(patch_start, sum2, sum3);
-        workgroupBarrier();
-        scale_scores(scores_at, shrink);
-        workgroupBarrier();
-        sum2 = from_patch(patch_start, 0u);
-        sum3 = from_patch(patch_start, 1u);
       }
     }
     if (seen) {
-      sum0 = add(sum0, p0, p1, TILE, 0u);
-      if (FRAGMENTS > 1u) { sum1 = add(sum1, p0, p1, TILE, 1u); }
-      if (FRAGMENTS > 2u) { sum2 = add(sum2, p0, p1, TILE, 2u); }
-      if (FRAGMENTS > 3u) { sum3 = add(sum3, p0, p1, TILE, 3u); }
+      let v = summands(SIDE);
+      sums0 = add(sums0, w0, v);
+      sums1 = add(sums1, w1, v);
+    }
+    if (first + SIDE < min(end, own + OWN)) {
+      let k = columns(0u);
+      to_patch(patch_start, dots(q0, k), dots(q1, k));
     }
   }
 
-  if (SIDE > 8u) { sum += subgroupShuffleXor(sum, 1u); }
-  if (t < T && at.y == 0u) {
-    lse[group.x * T + t] = (reference + log2(sum)) * LN_2;
-  }
+  if (SIDE > 8u) { sum = vec2<f32>(sum.x + sum.y); }
+  let logs = (reference + log2(sum)) * LN_2;
+  if (t.x < T) { lse[group.x * T + t.x] = logs.x; }
+  if (SIDE == 8u && t.y < T) { lse[group.x * T + t.y] = logs.y; }
   workgroupBarrier();
-  to_patch(patch_start, sum0, sum1);
-  workgroupBarrier();
-  store_out(group.x, t, at.y, scores_at, 1.0 / sum);
+  to_patch(patch_start, sums0.f0, sums1.f0);
+  to_patch(patch_start + SECOND, sums0.f1, sums1.f1);
+  store_patch(group.x, t, 0u, p, 1.0 / sum);
   if (FRAGMENTS > 2u) {
-    workgroupBarrier();
-    to_patch(patch_start, sum2, sum3);
-    workgroupBarrier();
-    store_out(group.x, t, TILE + at.y, scores_at, 1.0 / sum);
-  }
-}
-
-@compute @workgroup_size(THREADS)
-fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let head = group.x / NH * T * 3u * C8 + group.x % NH * HS8;
-  let first_row = rows_from_last(group.y);
-  let subgroup = thread / LANES;
-  let own = first_row + subgroup * SIDE;
-  let at = place(thread % LANES);
-  let t = own + at.x;
-  let patch_start = PATCHES + subgroup * PATCH;
-  let scores_at = patch_start + at.x * PATCH_ROW + at.y / 4u;
-  let own_lse = kept[group.x * T + min(t, T - 1u)] * LOG2_E;
-  let own_delta = deltas[group.x * T + min(t, T - 1u)];
-
-  for (var i = thread; i < ROWS * HS8; i += THREADS) {
-    keep(i, qkv[head + min(first_row + i / HS8, T - 1u) * 3u * C8 + i % HS8]);
-  }
-  workgroupBarrier();
-  var q0 = left(subgroup * SIDE, 0u); var q1 = Left(); var q2 = Left(); var q3 = Left();
-  if (FRAGMENTS > 1u) { q1 = left(subgroup * SIDE, 1u); }
-  if (FRAGMENTS > 2u) { q2 = left(subgroup * SIDE, 2u); }
-  if (FRAGMENTS > 3u) { q3 = left(subgroup * SIDE, 3u); }
-  workgroupBarrier();
-  for (var i = thread; i < ROWS * HS8; i += THREADS) {
-    let row = group.x / NH * T + min(first_row + i / HS8, T - 1u);
-    keep(i, dout[row * C8 + group.x % NH * HS8 + i % HS8]);
-  }
-  workgroupBarrier();
-  var d0 = left(subgroup * SIDE, 0u); var d1 = Left(); var d2 = Left(); var d3 = Left();
-  if (FRAGMENTS > 1u) { d1 = left(subgroup * SIDE, 1u); }
-  if (FRAGMENTS > 2u) { d2 = left(subgroup * SIDE, 2u); }
-  if (FRAGMENTS > 3u) { d3 = left(subgroup * SIDE, 3u); }
-  var sum0 = Result(); var sum1 = Result(); var sum2 = Result(); var sum3 = Result();
-
-  let end = min(T, first_row + ROWS);
-  var next = load_keys_and_values(thread, head, 0u);
-  for (var first = 0u; first < end; first += TILE) {
-    workgroupBarrier();
-    keep_tiles(thread, next);
-    workgroupBarrier();
-    if (first + TILE < end) {
-      next = load_keys_and_values(thread, head, first + TILE);
-    }
-    let seen = first < own + SIDE;
-    var p: Sixteen;
-    if (seen) {
-      to_patch(patch_start, dots(q0, q1, q2, q3, 0u), dots(q0, q1, q2, q3, SIDE));
-    }
-    workgroupBarrier();
-    if (seen) {
-      p = powers(read_scores(scores_at), all_columns(own_lse));
-      if (first + TILE > own + 1u) { p = masked(p, first + at.y, t, 0.0); }
-    }
-    workgroupBarrier();
-    if (seen) {
-      to_patch(patch_start, dots(d0, d1, d2, d3, TILE), dots(d0, d1, d2, d3, TILE + SIDE));
-    }
-    workgroupBarrier();
-    if (seen) {
-      write_weights(scores_at, products(p, read_scores(scores_at) - all_columns(own_delta)));
-    }
-    workgroupBarrier();
-    if (seen) {
-      let ds0 = weights(patch_start, 0u);
-      let ds1 = weights(patch_start, 1u);
-      sum0 = add(sum0, ds0, ds1, 0u, 0u);
-      if (FRAGMENTS > 1u) { sum1 = add(sum1, ds0, ds1, 0u, 1u); }
-      if (FRAGMENTS > 2u) { sum2 = add(sum2, ds0, ds1, 0u, 2u); }
-      if (FRAGMENTS > 3u) { sum3 = add(sum3, ds0, ds1, 0u, 3u); }
-    }
-  }
-
-  workgroupBarrier();
-  to_patch(patch_start, sum0, sum1);
-  workgroupBarrier();
-  store_gradient(0u, group.x, t, at.y, scores_at, SCALE);
-  if (FRAGMENTS > 2u) {
-    workgroupBarrier();
-    to_patch(patch_start, sum2, sum3);
-    workgroupBarrier();
-    store_gradient(0u, group.x, t, TILE + at.y, scores_at, SCALE);
-  }
-}
-
-// Scores here are those of the transposed matrix: a row is a key, a column a query.
-@compute @workgroup_size(THREADS)
-fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let head = group.x / NH * T * 3u * C8 + group.x % NH * HS8;
-  let first_row = group.y * ROWS;
-  let subgroup = thread / LANES;
-  let own = first_row + subgroup * SIDE;
-  let at = place(thread % LANES);
-  let s = own + at.x;
-  let patch_start = PATCHES + subgroup * PATCH;
-  let scores_at = patch_start + at.x * PATCH_ROW + at.y / 4u;
-
-  for (var i = thread; i < ROWS * HS8; i += THREADS) {
-    keep(i, qkv[head + min(first_row + i / HS8, T - 1u) * 3u * C8 + C8 + i % HS8]);
-  }
-  workgroupBarrier();
-  var k0 = left(subgroup * SIDE, 0u); var k1 = Left(); var k2 = Left(); var k3 = Left();
-  if (FRAGMENTS > 1u) { k1 = left(subgroup * SIDE, 1u); }
-  if (FRAGMENTS > 2u) { k2 = left(subgroup * SIDE, 2u); }
-  if (FRAGMENTS > 3u) { k3 = left(subgroup * SIDE, 3u); }
-  workgroupBarrier();
-  for (var i = thread; i < ROWS * HS8; i += THREADS) {
-    keep(i, qkv[head + min(first_row + i / HS8, T - 1u) * 3u * C8 + 2u * C8 + i % HS8]);
-  }
-  workgroupBarrier();
-  var v0 = left(subgroup * SIDE, 0u); var v1 = Left(); var v2 = Left(); var v3 = Left();
-  if (FRAGMENTS > 1u) { v1 = left(subgroup * SIDE, 1u); }
-  if (FRAGMENTS > 2u) { v2 = left(subgroup * SIDE, 2u); }
-  if (FRAGMENTS > 3u) { v3 = left(subgroup * SIDE, 3u); }
-  var dk0 = Result(); var dk1 = Result(); var dk2 = Result(); var dk3 = Result();
-  var dv0 = Result(); var dv1 = Result(); var dv2 = Result(); var dv3 = Result();
-
-  var next = load_queries_and_douts(thread, group.x, first_row);
-  var next_s = load_statistics(thread, group.x, first_row);
-  for (var first = first_row; first < T; first += TILE) {
-    workgroupBarrier();
-    keep_tiles(thread, next);
-    if (thread < TILE / 2u) { tile_s[thread] = next_s; }
-    workgroupBarrier();
-    if (first + TILE < T) {
-      next = load_queries_and_douts(thread, group.x, first + TILE);
-      next_s = load_statistics(thread, group.x, first + TILE);
-    }
-    let seen = first + TILE > own;
-    var p: Sixteen;
-    if (seen) {
-      to_patch(patch_start, dots(k0, k1, k2, k3, 0u), dots(k0, k1, k2, k3, SIDE));
-    }
-    workgroupBarrier();
-    if (seen) {
-      p = powers(read_scores(scores_at), statistics(at.y / 4u) * LOG2_E);
-      if (first < own + SIDE || first + TILE > T) { p = seen_by(p, first + at.y, s); }
-      write_weights(scores_at, p);
-    }
-    workgroupBarrier();
-    if (seen) {
-      let p0 = weights(patch_start, 0u);
-      let p1 = weights(patch_start, 1u);
-      dv0 = add(dv0, p0, p1, TILE, 0u);
-      if (FRAGMENTS > 1u) { dv1 = add(dv1, p0, p1, TILE, 1u); }
-      if (FRAGMENTS > 2u) { dv2 = add(dv2, p0, p1, TILE, 2u); }
-      if (FRAGMENTS > 3u) { dv3 = add(dv3, p0, p1, TILE, 3u); }
-    }
-    workgroupBarrier();
-    if (seen) {
-      to_patch(patch_start, dots(v0, v1, v2, v3, TILE), dots(v0, v1, v2, v3, TILE + SIDE));
-    }
-    workgroupBarrier();
-    if (seen) {
-      let delta = statistics(TILE / 4u + at.y / 4u);
-      write_weights(scores_at, products(p, read_scores(scores_at) - delta));
-    }
-    workgroupBarrier();
-    if (seen) {
-      let ds0 = weights(patch_start, 0u);
-      let ds1 = weights(patch_start, 1u);
-      dk0 = add(dk0, ds0, ds1, 0u, 0u);
-      if (FRAGMENTS > 1u) { dk1 = add(dk1, ds0, ds1, 0u, 1u); }
-      if (FRAGMENTS > 2u) { dk2 = add(dk2, ds0, ds1, 0u, 2u); }
-      if (FRAGMENTS > 3u) { dk3 = add(dk3, ds0, ds1, 0u, 3u); }
-    }
-  }
-
-  workgroupBarrier();
-  to_patch(patch_start, dk0, dk1);
-  workgroupBarrier();
-  store_gradient(1u, group.x, s, at.y, scores_at, SCALE);
-  workgroupBarrier();
-  to_patch(patch_start, dv0, dv1);
-  workgroupBarrier();
-  store_gradient(2u, group.x, s, at.y, scores_at, 1.0);
-  if (FRAGMENTS > 2u) {
-    workgroupBarrier();
-    to_patch(patch_start, dk2, dk3);
-    workgroupBarrier();
-    store_gradient(1u, group.x, s, TILE + at.y, scores_at, SCALE);
-    workgroupBarrier();
-    to_patch(patch_start, dv2, dv3);
-    workgroupBarrier();
-    store_gradient(2u, group.x, s, TILE + at.y, scores_at, 1.0);
+    to_patch(patch_start, sums0.f2, sums1.f2);
+    to_patch(patch_start + SECOND, sums0.f3, sums1.f3);
+    store_patch(group.x, t, OWN, p, 1.0 / sum);
   }
 }

@@ -17,7 +17,7 @@ from demo.site import benchmarks, cards, checkpoints, data, example, kernels, qu
 from demo.site.data import DataError
 from trainer import cleaning
 from trainer.cli import COMMANDS, parser_of
-from trainer.kernels import LOOP_LIMIT, entry_points, source, variants
+from trainer.kernels import LOOP_LIMIT, entry_points, file_text, files, source, variants
 from trainer.plan import MAX_BINDING
 from trainer.train import SUBMIT_SECONDS
 
@@ -256,8 +256,9 @@ def code_between(code: str, first: str, end: str) -> list[str]:
 def test_the_gallery_shows_every_kernel() -> None:
     page = kernels.gallery()
     for variant in variants():
-        assert source(variant).splitlines()[-2] in page
-        assert f'"shaders/{variant}.wgsl,' in page
+        for name in files(variant):
+            assert file_text(name).splitlines()[-2] in page
+            assert f'"shaders/{name}.wgsl,' in page
         for entry in entry_points(variant):
             assert f"| `{entry}` |" in page
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from trainer.errors import DeviceError
 from trainer.ops.matmul import matmul
 from trainer.plan import Plan
 
+SHADERS = Path(__file__).parent.parent / "shaders"
 BY_VARIANT = [
     pytest.param(case, variant, id=f"{case.name}-{variant}") for case in CASES for variant in case.variants
 ]
@@ -118,6 +120,22 @@ def test_every_case_and_every_preference_names_a_kernel_that_exists() -> None:
             assert op in names, "the naive variant is always there"
             assert set(names) <= set(kernels.variants())
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_every_shader_file_belongs_to_one_variant() -> None:
+    found = [name for variant in kernels.variants() for name in kernels.files(variant)]
+    assert sorted(found) == sorted(path.stem for path in SHADERS.glob("*.wgsl"))
+    for variant in kernels.variants():
+        assert kernels.files(variant)[0] == variant
+
+
+def test_a_variant_of_two_files_has_the_kernels_of_both() -> None:
+    assert len(kernels.files("attention_units")) == 2
+    assert kernels.entry_points("attention_units") == ("forward", "backward_query", "backward_key_value")
+    code = kernels.module("attention_units", "backward_query", {}, {})
+    assert [name for name in kernels.entry_points("attention_units") if f"fn {name}(" in code] == [
+        "backward_query"
+    ]
 
 
 # ---------------------------------------------------------------- WebGPU's default limits

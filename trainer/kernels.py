@@ -1,9 +1,10 @@
 """The shader files, what each entry point binds, and which way of running an op is taken where.
 
-Kernels are real `.wgsl` files. All that goes in front of one is a generated prologue of lines like
-`const NAME: u32 = 8u;`, one for each constant of the dispatch, and like `alias x_type = f16;`, which say what
-the numbers of a binding are stored as; the file's other entry points, which have constants of their own, are
-left out. So one source serves f32 and f16: it reads `f32(x[i])`, computes in f32, and writes `x_type(value)`.
+Kernels are real `.wgsl` files, one a variant, or two where one would be too long. All that goes in front is a
+generated prologue of lines like `const NAME: u32 = 8u;`, one for each constant of the dispatch, and like
+`alias x_type = f16;`, which say what the numbers of a binding are stored as; other entry points, which have
+constants of their own, are left out. So one source serves f32 and f16: it reads `f32(x[i])`, computes in f32,
+and writes `x_type(value)`.
 """
 
 from __future__ import annotations
@@ -154,21 +155,37 @@ GPU_VARIANTS = {
 }
 
 
+# A variant is the shader file of its name; these have further ones, which use what the first one declares.
+FILES = {"attention_units": ("attention_units", "attention_units_backward")}
+
+
+def files(variant: str) -> tuple[str, ...]:
+    """The names of the shader files that a variant is made of, in their order."""
+    return FILES.get(variant, (variant,))
+
+
 @cache
-def source(variant: str) -> str:
-    """The text of `shaders/<variant>.wgsl`."""
+def file_text(name: str) -> str:
+    """The text of `shaders/<name>.wgsl`."""
     for folder in _FOLDERS:
-        path = folder / f"{variant}.wgsl"
+        path = folder / f"{name}.wgsl"
         if path.exists():
             return path.read_text(encoding="utf-8")
-    raise FileNotFoundError(f"shaders/{variant}.wgsl")
+    raise FileNotFoundError(f"shaders/{name}.wgsl")
+
+
+@cache
+def source(variant: str) -> str:
+    """The text of a variant's shader files, one behind the other."""
+    return "\n".join(map(file_text, files(variant)))
 
 
 @cache
 def variants() -> tuple[str, ...]:
-    """The names of all shader files."""
+    """The names of all variants."""
     folder = next(folder for folder in _FOLDERS if folder.is_dir())
-    return tuple(sorted(path.stem for path in folder.glob("*.wgsl")))
+    further = {name for variant in FILES for name in files(variant)[1:]}
+    return tuple(sorted({path.stem for path in folder.glob("*.wgsl")} - further))
 
 
 def prologue(constants: Mapping[str, Constant], dtypes: Mapping[str, str] | None = None) -> str:

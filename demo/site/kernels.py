@@ -7,7 +7,16 @@ from html import escape
 
 from demo.site.benchmarks import bar
 from demo.site.data import DataError, Record, measurements
-from trainer.kernels import GPU_VARIANTS, SOFTWARE_VARIANTS, binding_modes, entry_points, source, variants
+from trainer.kernels import (
+    GPU_VARIANTS,
+    SOFTWARE_VARIANTS,
+    binding_modes,
+    entry_points,
+    file_text,
+    files,
+    source,
+    variants,
+)
 
 
 def quote(variant: str, function: str) -> str:
@@ -48,10 +57,10 @@ def gallery() -> str:
         )
         ops.setdefault(op, []).append(variant)
     parts = []
-    for op, files in ops.items():
+    for op, names in ops.items():
         parts.append(f"## {op.replace('_', ' ')} {{ #{op} }}")
-        for variant in sorted(files, key=lambda name: (name != op, name)):
-            parts.append(_section(op, variant, several=len(files) > 1))
+        for variant in sorted(names, key=lambda name: (name != op, name)):
+            parts.append(_section(op, variant, several=len(names) > 1))
     return "\n\n".join(parts)
 
 
@@ -70,10 +79,12 @@ def _section(op: str, variant: str, several: bool) -> str:
     parts.append(f'<pre class="tb-maths" tabindex="0">{escape(header(variant))}</pre>')
     parts.append(_rates(variant))
     parts.append(_entries(variant))
-    parts.append(
-        f'??? quote "shaders/{variant}.wgsl, {len(source(variant).splitlines())} lines"\n\n'
-        + _indented(f"```wgsl\n{source(variant)}```")
-    )
+    for name in files(variant):
+        text = file_text(name)
+        parts.append(
+            f'??? quote "shaders/{name}.wgsl, {len(text.splitlines())} lines"\n\n'
+            + _indented(f"```wgsl\n{text}```")
+        )
     return "\n\n".join(part for part in parts if part)
 
 
