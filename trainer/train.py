@@ -89,7 +89,8 @@ class Trainer:
         """Check that all fits, compile, and make or load the weights. Raises TrainerError before any work.
 
         `extra_state` is the caller's own JSON data (where the text came from, say), kept in checkpoints.
-        `answers` are measured choices of kernels (trainer/answers.py); a run that goes on keeps its own.
+        `answers` are measured choices of kernels (trainer/answers.py); a run that goes on keeps its own where
+        device and precision are the same.
         """
         config = settled(config, device.info.tuning)
         own = from_run(resume.state, device.info, config) if resume else None
