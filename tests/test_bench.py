@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import struct
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,10 @@ from trainer.bench import curves, matmul, profile, pytorch, records
 from trainer.bench.learn import smoothed, thinned
 from trainer.bench.matmul import Product, products
 from trainer.bench.records import keep
+from trainer.bench.steps import configured, open_training
 from trainer.config import ModelConfig
+from trainer.devices import open_device
+from trainer.errors import DeviceError
 
 pytest_plugins = ("cli_fixtures",)
 
@@ -110,6 +115,25 @@ def test_a_profile_tells_of_every_launch(precision: str, cli: Cli, tmp_path: Pat
     backward, forward = kernels["attention backward TINY"], kernels["attention forward TINY"]
     work = [r["tflops"] * r["ms"] for r in (backward, forward)]
     assert work[0] / work[1] == pytest.approx(5 / 2, rel=0.01)  # products
+
+
+def test_a_step_that_overflows_is_not_in_a_profile(quick: None) -> None:
+    """AdamW has nothing to do there, and would seem fast. A model that has diverged has no other steps."""
+
+    async def profiled(precision: str, tensor: str, value: float) -> int:
+        device = await open_device("reference")
+        runtime = await open_training(device, *configured("TINY", precision, 1))
+        training = runtime.model.training
+        assert training is not None
+        tensors = {"scale": training.state.loss_scale, **runtime.model.parameters}
+        await runtime.executable.write(tensors[tensor], struct.pack("<f", value) * tensors[tensor].size)
+        await profile.time_kernels(device, runtime)
+        counters = (await runtime.executable.read(training.state.counters)).cast("B")
+        return struct.unpack("<4I", counters)[1]
+
+    assert asyncio.run(profiled("mixed", "scale", 2.0**30)) > 0, "updates"
+    with pytest.raises(DeviceError, match="diverged while it was timed: try again"):
+        asyncio.run(profiled("f32", "transformer.ln_f.bias", float("nan")))
 
 
 def test_learning_is_compared_with_the_first_precision(cli: Cli, tmp_path: Path) -> None:

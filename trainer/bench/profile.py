@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from trainer.bench.matmul import Product, seconds_of, time_product
@@ -10,6 +11,7 @@ from trainer.bench.steps import STEP, configured, run_steps, warmed_up
 from trainer.bench.work import Work, work
 from trainer.config import ModelConfig
 from trainer.devices import Device
+from trainer.errors import DeviceError
 from trainer.ops.cast import cast
 from trainer.plan import Dispatch, Plan
 from trainer.runtime import Runtime
@@ -158,13 +160,14 @@ async def time_kernels(device: Device, runtime: Runtime) -> list[Timed]:
     columns: list[list[float]] = []  # of each round, the dispatches' seconds
     for program in STEP:
         dispatches += runtime.model.plan.programs[program].dispatches
-    for _ in range(ROUNDS):
+    while len(columns) < ROUNDS:
         column: list[float] = []
         for i, program in enumerate(STEP):
             # Launched repeatedly, what adds up gradients leaves none that are finite, and there is no update.
             runtime.executable.run(STEP[:i])
             column += await runtime.executable.times(program, repeats)
-        columns.append(column)
+        if await _updated(runtime):
+            columns.append(column)
     groups: dict[tuple[str, str, str], list[int]] = {}
     for i, dispatch in enumerate(dispatches):
         groups.setdefault((dispatch.kernel, dispatch.variant, _transposes(dispatch)), []).append(i)
@@ -178,6 +181,19 @@ async def time_kernels(device: Device, runtime: Runtime) -> list[Timed]:
         for which, places in groups.items()
     ]
     return sorted(timed, key=lambda line: -line.seconds)
+
+
+async def _updated(runtime: Runtime) -> bool:
+    """Whether the last step changed the weights. In mixed precision one may overflow: then AdamW had nothing
+    to do, and the loss scale is halved. Raises DeviceError where that no longer helps.
+    """
+    training = runtime.model.training
+    assert training is not None
+    finite = struct.unpack_from("<4f", await runtime.executable.read(training.state.scalars))[3]
+    scale = training.state.loss_scale
+    if not finite and (not scale or struct.unpack("<f", await runtime.executable.read(scale))[0] == 1):
+        raise DeviceError("the model diverged while it was timed", "try again, or another --precision")
+    return bool(finite)
 
 
 def _transposes(dispatch: Dispatch) -> str:
