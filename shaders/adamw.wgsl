@@ -14,8 +14,8 @@
 // scalars  = [loss, gradient norm, clip scale, 1 if finite else 0, learning rate, and the two corrections]
 // schedule[s] = (learning rate of step s, 1 / (1 - beta1^(s+1)), 1 / (1 - beta2^(s+1)), 0)
 //
-// Finite is decided by exponent bits, as WGSL may assume that there are no NaNs. The arena is read and written four
-// numbers at a time: N and DECAYED are multiples of 4.
+// Finite is decided by exponent bits, as WGSL may assume that there are no NaNs. The arena is read and written
+// four numbers at a time: N and DECAYED are multiples of 4.
 
 @group(0) @binding(0) var<storage, read> gradient: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> squares: array<f32>;  // one a workgroup: FLAW if it met Inf or NaN

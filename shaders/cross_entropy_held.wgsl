@@ -1,9 +1,9 @@
-// Softmax and cross-entropy as in cross_entropy.wgsl, for GPUs: one workgroup a row, which it reads once. The row
-// stays in registers until its gradient is written, up to 50 vectors of four numbers a thread, so LD is a multiple of
-// 4 and at most 51,200.
+// Softmax and cross-entropy as in cross_entropy.wgsl, for GPUs: one workgroup a row, which it reads once. The
+// row stays in registers until its gradient is written, up to 50 vectors of four numbers a thread: LD is a
+// multiple of 4 and at most 51,200.
 //
-// The registers have names, because an array of so many went to memory: in f16, that took longer on an H100 than
-// reading the row twice. What lies beyond the row is left out when the constants are known.
+// The registers have names, because an array of so many went to memory: in f16, that took longer on an H100
+// than reading the row twice. What lies beyond the row is left out when the constants are known.
 //
 // Constants: N V LD SCALE GRADIENT LOSS_SCALING
 

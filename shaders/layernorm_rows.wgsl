@@ -1,6 +1,6 @@
-// LayerNorm and its backward as in layernorm.wgsl, for GPUs: LANES threads share a row, and a workgroup has as many
-// rows as fit into it. A thread reads its numbers of a row once, four at a time, and keeps them in registers. C must
-// be a multiple of 4.
+// LayerNorm and its backward as in layernorm.wgsl, for GPUs: LANES threads share a row, and a workgroup has as
+// many rows as fit into it. A thread reads its numbers of a row once, four at a time, and keeps them in
+// registers. C must be a multiple of 4.
 //
 // `backward_fused` is backward and backward_parameters at once, so that x and dout are read once for both: the
 // workgroup of a part walks through its rows, and its threads add up their columns on the way.
