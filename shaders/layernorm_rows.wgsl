@@ -131,8 +131,14 @@ fn backward_fused(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     }
   }
   for (var i = 0u; i < HELD; i++) {
-    let of_weight = sum_of_column(thread, sum_weight[i]);
-    let of_bias = sum_of_column(thread, sum_bias[i]);
+    var of_weight = vec4<f32>();
+    var of_bias = vec4<f32>();
+    for (var j = 0u; j < HELD; j++) {  // because sum_weight[i], in a loop with barriers, would live in memory
+      of_weight = select(of_weight, sum_weight[j], i == j);
+      of_bias = select(of_bias, sum_bias[j], i == j);
+    }
+    of_weight = sum_of_column(thread, of_weight);
+    of_bias = sum_of_column(thread, of_bias);
     let v = lane + i * LANES;
     if (thread < LANES && inside(v)) {
       write_sums(part * STRIDE + 4u * v, of_weight);
