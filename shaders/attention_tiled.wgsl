@@ -1,6 +1,7 @@
 // Causal self-attention as in attention.wgsl, tiled: a workgroup takes 64 rows of one head (queries, or for dk and
 // dv keys) and brings the other rows (keys and values, or queries and dout) through workgroup memory, a tile at a
-// time. Tiles above the diagonal are not visited.
+// time. Tiles above the diagonal are not visited, so workgroups are of unequal length: the long ones of all heads come
+// first, that the last to start are the shortest.
 //
 // Four threads, a team, share four rows, and each has every fourth vector of them in registers, so that what it
 // reads of a tile is multiplied with four rows. What the members make of four rows of the tile are shares of 4×4
@@ -145,20 +146,20 @@ fn four(first: u32) -> vec4<u32> {
   return first + vec4<u32>(0u, 1u, 2u, 3u);
 }
 
-// The first row of a workgroup where long rows come first, so that the last workgroups to start are the shortest
+// The first row of a workgroup where long rows come first
 fn rows_from_last(group: u32) -> u32 {
   return ((T + ROWS - 1u) / ROWS - 1u - group) * ROWS;
 }
 
 @compute @workgroup_size(64)
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let first_row = rows_from_last(group.x);
+  let first_row = rows_from_last(group.y);
   let end = min(T, first_row + ROWS);
   let team = thread / 4u;
   let member = thread % 4u;
   let row = first_row + 4u * team;  // the team's first
   let t = row + member;  // the row that this thread makes weights of
-  let head = group.y / NH * T * 3u * C4 + group.y % NH * HS4;
+  let head = group.x / NH * T * 3u * C4 + group.x % NH * HS4;
   var q: Four;
   var sum_v: Four;
   for (var r = 0u; r < 4u; r++) {
@@ -213,13 +214,13 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
   for (var r = 0u; r < 4u; r++) {
     for (var c = 0u; c < QUARTER; c++) {
       if (row + r < T && 4u * c + member < HS4) {
-        let to = (group.y / NH * T + row + r) * C4 + group.y % NH * HS4;
+        let to = (group.x / NH * T + row + r) * C4 + group.x % NH * HS4;
         out[to + 4u * c + member] = vec4<out_type>(sum_v[r * QUARTER + c] * whole[r]);
       }
     }
   }
   if (t < T) {
-    lse[group.y * T + t] = largest + log(sum);
+    lse[group.x * T + t] = largest + log(sum);
   }
 }
 
@@ -244,15 +245,15 @@ fn backward_delta(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
 // Threads 0 .. 63 have q, threads 64 .. 127 dout of the same rows; of dq, each of a row's eight has an eighth.
 @compute @workgroup_size(128)
 fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let first_row = rows_from_last(group.x);
+  let first_row = rows_from_last(group.y);
   let end = min(T, first_row + ROWS);
   let half = thread / 64u;
   let team = thread % 64u / 4u;
   let member = thread % 4u;
   let row = first_row + 4u * team;
   let t = row + member;
-  let batch = group.y / NH * T;
-  let start = group.y % NH * HS4;
+  let batch = group.x / NH * T;
+  let start = group.x % NH * HS4;
   var own: Four;
   var dq: array<vec4<f32>, 4u * EIGHTH>;
   for (var r = 0u; r < 4u; r++) {
@@ -265,8 +266,8 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
       }
     }
   }
-  let own_lse = kept[group.y * T + min(t, T - 1u)];
-  let own_delta = deltas[group.y * T + min(t, T - 1u)];
+  let own_lse = kept[group.x * T + min(t, T - 1u)];
+  let own_delta = deltas[group.x * T + min(t, T - 1u)];
   let part = half * 4u + member;  // of eight vectors of dq
   var next = key_and_value(batch * 3u * C4 + start + C4, 0u, thread);
   for (var first = 0u; first < end; first += TILE) {
@@ -311,10 +312,10 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
   let half = thread / 64u;
   let team = thread % 64u / 4u;
   let member = thread % 4u;
-  let row = group.x * ROWS + 4u * team;
+  let row = group.y * ROWS + 4u * team;
   let s = row + member;
-  let batch = group.y / NH * T;
-  let start = group.y % NH * HS4;
+  let batch = group.x / NH * T;
+  let start = group.x % NH * HS4;
   var own: Four;
   var sums: Four;
   for (var r = 0u; r < 4u; r++) {
@@ -323,12 +324,12 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
       own[r * QUARTER + c] = qkv_vector(here, 4u * c + member);
     }
   }
-  var next = query_and_dout(group.y, group.x * ROWS, thread);
-  for (var first = group.x * ROWS; first < T; first += TILE) {
+  var next = query_and_dout(group.x, group.y * ROWS, thread);
+  for (var first = group.y * ROWS; first < T; first += TILE) {
     workgroupBarrier();
     keep(thread, next);
     workgroupBarrier();
-    next = query_and_dout(group.y, first + TILE, thread);
+    next = query_and_dout(group.x, first + TILE, thread);
     for (var j = 0u; j < TILE && first + j < T; j += 4u) {
       let seen = first + j + 3u >= row;
       if (seen) {
@@ -337,7 +338,7 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_in
       workgroupBarrier();
       if (half == j / 4u % 2u) {
         let t = four(first + j);
-        let i = group.y * T + min(t, vec4<u32>(T - 1u));
+        let i = group.x * T + min(t, vec4<u32>(T - 1u));
         let their_lse = vec4<f32>(kept[i.x], kept[i.y], kept[i.z], kept[i.w]);
         let their_delta = vec4<f32>(deltas[i.x], deltas[i.y], deltas[i.z], deltas[i.w]);
         let sees = (t >= vec4<u32>(s)) & (t < vec4<u32>(T));

@@ -104,9 +104,8 @@ def grid(variant: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
         return -(-B * T * NH // ROWS), 1, 1
     if variant == "attention_direct":  # a thread takes four rows
         return -(-B * NH * -(-T // 4) // ROWS), 1, 1
-    if variant == "attention_units":  # four subgroups of 2·SIDE rows; the long rows of all heads first
-        return B * NH, -(-T // (8 * units.side)), 1
-    return -(-T // ROWS), B * NH, 1
+    rows = 8 * units.side if variant == "attention_units" else ROWS
+    return B * NH, -(-T // rows), 1  # the long rows of all heads first
 
 
 def delta_grid(variant: str, shape: tuple[int, int, int]) -> Grid:
