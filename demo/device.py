@@ -2,7 +2,7 @@
 
 The worker opens the GPU (`openGpu` of gpu.js) while Python loads, and hands it over:
 
-    device = BrowserDevice(gpu)
+    device = await tried(BrowserDevice(gpu))
     trainer = await Trainer.create(device, ...)
 
 What Python tells gpu.js of a plan is one JSON text, once; what passes between them afterwards are names of
@@ -34,8 +34,8 @@ class DeviceLost(DeviceError):
 
 
 class BrowserDevice:
-    """The GPU that gpu.js opened: with f16 and a clock where it has them, and with no limit beyond the
-    defaults.
+    """The GPU that gpu.js opened: with f16, subgroups and a clock where it has them, and with no limit beyond
+    the defaults.
     """
 
     def __init__(self, gpu: Any) -> None:

@@ -13,7 +13,8 @@ import { CLOCK, times } from "./clock.js";
 const STAGING_KEPT = 1 << 20; // bytes; larger staging buffers are given back after use
 const WRITE_CHUNK = 16 << 20; // bytes of one queue.writeBuffer
 const HALF = "shader-f16"; // the feature that mixed precision takes
-const WANTED = [HALF, CLOCK]; // what a GPU is asked for, where it has it
+const SUBGROUPS = "subgroups"; // what some kernels take; Python tries whether they are as those want them
+const WANTED = [HALF, SUBGROUPS, CLOCK]; // what a GPU is asked for, where it has it
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|software|basic render|\bwarp\b/i;
 
 /** What was wrong and what to do about it. Python makes one of the trainer's errors of it. */
@@ -30,7 +31,7 @@ export class GpuError extends Error {
 
 /**
  * The best GPU there is: a fast one, any, a software renderer. It is asked for WebGPU's default limits, so that the page
- * plans what a native run plans, and for what it has of f16, which mixed precision takes, and of a clock.
+ * plans what a native run plans, and for what it has of f16, which mixed precision takes, of subgroups and of a clock.
  * @param {(message: string) => void} onProblem  told of errors that no call of ours can throw
  * @returns {Promise<Gpu>}
  */
@@ -70,7 +71,7 @@ function describe(adapter, device) {
     software,
     driver: parts.join(" "),
     features: [...adapter.features].sort(),
-    enabled: [HALF].filter((name) => device.features.has(name)),
+    enabled: [HALF, SUBGROUPS].filter((name) => device.features.has(name)),
     limits,
     clock: device.features.has(CLOCK),
   };

@@ -17,6 +17,7 @@ from demo.session import Session
 from demo.store import BrowserFiles, BrowserLocks, Files, MemoryFiles, RunStore
 from trainer import corpus
 from trainer.benchmarks import Paradigm, read_blimp
+from trainer.devices.subgroups import tried
 from trainer.errors import CorpusError, DeviceError
 from trainer.gutenberg import Retry
 
@@ -71,7 +72,7 @@ class Host:
 
     async def open_device(self) -> BrowserDevice:
         try:
-            return BrowserDevice(await self.worker.openGpu())
+            return await tried(BrowserDevice(await self.worker.openGpu()))
         except Exception as error:
             problem = getattr(error, "problem", None)  # of a GpuError of gpu.js
             if problem is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from kernel_runs import poisoned
 from kernel_table import case, groups, halved, ints, normal, u32
@@ -301,7 +303,7 @@ for _N in (1, 255, 521):
 # ---------------------------------------------------------------- attention
 
 ATTENTION = [(1, 1, 1, 1), (2, 7, 3, 5), (1, 64, 2, 4), (2, 65, 3, 16), (1, 131, 2, 32), (1, 70, 1, 64)]
-ATTENTION += [(2, 70, 1, 128), (1, 150, 2, 48), (1, 129, 1, 64), (1, 67, 3, 20)]
+ATTENTION += [(2, 70, 1, 128), (1, 150, 2, 48), (1, 129, 1, 64), (1, 67, 3, 20), (1, 75, 1, 80)]
 STEEP = [(1, 131, 2, 32), (1, 129, 1, 64)]
 
 for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for shape in STEEP]:
@@ -322,14 +324,15 @@ for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for 
     def _fits(variant: str, units: MatrixUnits, shape: tuple[int, int, int, int] = _shape) -> bool:
         return attention.fitting(shape[1], shape[3], units, half=True).get(variant, True)
 
-    def _grid(variant: str, shape: tuple[int, int, int] = _shape[:3]) -> Grid:
-        return attention.grid(variant, shape, MatrixUnits())
+    def _grid(entry: str, shape: tuple[int, int, int] = _shape[:3]) -> Callable[[str], Grid]:
+        return lambda variant: attention.grid(variant, entry, shape, MatrixUnits())
 
     def _on_units(
         units: MatrixUnits, shape: tuple[int, int, int] = _shape[:3]
     ) -> tuple[Grid, dict[str, Constant]]:
         variant = "attention_units"
-        return attention.grid(variant, shape, units), attention.own_constants(variant, units)
+        grid = attention.grid(variant, "forward", shape, units)  # of every entry point
+        return grid, attention.own_constants(variant, units)
 
     def _backward(variant: str, head_size: int = _HS) -> bool:
         return variant == "attention" or head_size < 128  # a software renderer compiles those for a minute
@@ -337,7 +340,7 @@ for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for 
     case(
         "attention.forward",
         _label,
-        _grid,
+        _grid("forward"),
         _constants,
         {"qkv": _qkv},
         {"out": poisoned(_rows * _HS), "lse": poisoned(_rows)},
@@ -361,7 +364,7 @@ for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for 
         case(
             f"attention.{_entry}",
             _label,
-            _grid,
+            _grid(_entry),
             _constants,
             {
                 "qkv": _qkv,

@@ -184,6 +184,8 @@ for _B, _T, _tokens_in_all in ((1, 1, 2), (5, 7, 1000), (3, 64, 65_537), (2, 16,
             {"inputs": poisoned(_B * _T, np.uint32), "targets": poisoned(_B * _T, np.uint32)},
         )
 
+case("subgroups.meet", "64", (1, 1, 1), {}, {}, {"met": poisoned(512, np.uint32)})
+
 for _V, _settings, _top_k in (
     (1, (0.0, 1.0), 0),
     (257, (0.0, 1.0), 0),

@@ -19,7 +19,7 @@ from demo.device import FlatPlan, shader
 from trainer.config import PRESETS
 from trainer.corpus import read_bundled
 from trainer.devices.reference import ReferenceDevice
-from trainer.kernels import Tuning
+from trainer.kernels import SUBGROUPS, Tuning
 from trainer.model import build
 from trainer.plan import Plan
 
@@ -67,7 +67,8 @@ def test_a_software_renderer_is_known_as_one_and_has_the_default_limits(page_dev
     info = page_device.info
     assert (info.backend, info.kind, info.software) == ("WebGPU", "CPU", True)
     assert "swiftshader" in info.name
-    assert info.enabled == (), "it has no f16"
+    assert SUBGROUPS in info.features
+    assert info.enabled == (), "it has no f16, and its subgroups are of four threads"
     assert info.tuning == Tuning(software=True)
     assert info.limits["max-buffer-size"] == 256 << 20
     assert info.limits["max-storage-buffer-binding-size"] == 128 << 20
@@ -77,8 +78,12 @@ def test_a_software_renderer_is_known_as_one_and_has_the_default_limits(page_dev
 # ---------------------------------------------------------------- kernels
 
 
-@pytest.mark.parametrize("software", [True, False], ids=["software", "gpu"])
-def test_the_browser_takes_every_kernel_of_every_preset(software: bool, jobs: Jobs) -> None:
+@pytest.mark.parametrize(
+    "tuning",
+    [Tuning(software=True), Tuning(software=False), Tuning(software=False, features=frozenset({SUBGROUPS}))],
+    ids=["software", "gpu", "subgroups"],
+)
+def test_the_browser_takes_every_kernel_of_every_preset(tuning: Tuning, jobs: Jobs) -> None:
     """Chromium's compiler is stricter than the native one."""
     shaders: set[tuple[str, str, str]] = set()
     for preset in PRESETS.values():
@@ -88,7 +93,7 @@ def test_the_browser_takes_every_kernel_of_every_preset(software: bool, jobs: Jo
             tokens=100_000,
             evaluation_batch=preset.train.batch,
             generate=True,
-            tuning=Tuning(software=software),
+            tuning=tuning,
         ).plan
         shaders |= {shader(dispatch) for program in plan.programs.values() for dispatch in program.dispatches}
     assert len(shaders) > 100

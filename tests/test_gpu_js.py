@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trainer.devices import DeviceInfo
-from trainer.kernels import HALF
+from trainer.kernels import HALF, SUBGROUPS
 
 ROOT = Path(__file__).parent.parent
 # An adapter that has `features`, and whose device counts what is compiled on it.
@@ -59,11 +59,12 @@ def run(script: str, features: list[str]) -> Any:
     ("features", "asked", "enabled"),
     [
         (["bgra8unorm-storage", HALF, "timestamp-query"], [HALF, "timestamp-query"], [HALF]),
+        ([SUBGROUPS, HALF], [HALF, SUBGROUPS], [HALF, SUBGROUPS]),
         (["bgra8unorm-storage", "timestamp-query"], ["timestamp-query"], []),
         (["bgra8unorm-storage"], [], []),
     ],
 )
-def test_f16_and_a_clock_are_asked_for_where_the_adapter_has_them(
+def test_f16_subgroups_and_a_clock_are_asked_for_where_the_adapter_has_them(
     features: list[str], asked: list[str], enabled: list[str]
 ) -> None:
     wanted, described = run("result = [asked, JSON.parse(gpu.describe())];", features)

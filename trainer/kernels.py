@@ -23,6 +23,7 @@ _FOLDERS = (Path(__file__).parent / "shaders", Path(__file__).parent.parent / "s
 
 
 HALF = "shader-f16"  # the feature that f16 takes
+SUBGROUPS = "subgroups"  # shuffles among threads; where it is enabled, eight in a row share a subgroup
 MATRIX_UNITS = "chromium-experimental-subgroup-matrix"
 
 
@@ -43,13 +44,16 @@ class Needs:
     half: frozenset[str] = frozenset()  # bindings that store f16 and nothing else
 
 
+UNIFORMITY = "diagnostic(off, subgroup_uniformity);"  # which compilers cannot see where it is there
+
+
 def _needs_units(*half: str) -> Needs:
     """What a variant on matrix units asks for, whose bindings called `half` store f16."""
     return Needs(
-        features=frozenset({HALF, MATRIX_UNITS, "subgroups"}),
+        features=frozenset({HALF, MATRIX_UNITS, SUBGROUPS}),
         directives=(
             "diagnostic(off, chromium.subgroup_matrix_uniformity);",
-            "diagnostic(off, subgroup_uniformity);",
+            UNIFORMITY,
             "enable f16;",
             "enable subgroups;",
             "enable chromium_experimental_subgroup_matrix;",
@@ -58,9 +62,13 @@ def _needs_units(*half: str) -> Needs:
     )
 
 
+_NEEDS_SUBGROUPS = Needs(frozenset({SUBGROUPS}), (UNIFORMITY, "enable subgroups;"))
+
 NEEDS = {
+    "attention_subgroups": _NEEDS_SUBGROUPS,
     "attention_units": _needs_units("qkv", "out", "dout", "dqkv"),
     "matmul_units": _needs_units("a", "b"),
+    "subgroups": _NEEDS_SUBGROUPS,
 }
 
 
@@ -143,14 +151,14 @@ SOFTWARE_VARIANTS = {
     "matmul": ("matmul_direct", "matmul"),
     "column_sum": ("column_sum",),
     "layernorm": ("layernorm",),
-    "attention": ("attention_direct", "attention", "attention_tiled"),
+    "attention": ("attention_direct", "attention", "attention_subgroups", "attention_tiled"),
     "cross_entropy": ("cross_entropy", "cross_entropy_rows"),
 }
 GPU_VARIANTS = {
     "matmul": ("matmul_units", "matmul_tiled", "matmul_direct", "matmul"),
     "column_sum": ("column_sum_strips", "column_sum"),
     "layernorm": ("layernorm_rows", "layernorm"),
-    "attention": ("attention_units", "attention_tiled", "attention"),
+    "attention": ("attention_units", "attention_subgroups", "attention_tiled", "attention"),
     "cross_entropy": ("cross_entropy_held", "cross_entropy_rows", "cross_entropy"),
 }
 

@@ -18,6 +18,7 @@ from pyodide.ffi import create_proxy  # pyright: ignore[reportMissingImports]
 
 from demo.device import BrowserDevice, BrowserExecutable, DeviceLost
 from trainer.config import ModelConfig, TrainConfig
+from trainer.devices.subgroups import tried
 from trainer.errors import DeviceError
 from trainer.events import Progress
 from trainer.plan import Plan, Tensor
@@ -34,7 +35,8 @@ async def call(name: str, argument: str) -> str:
 
 
 async def info() -> dict[str, Any]:
-    known = {name: getattr(device.info, name) for name in ("limits", "enabled", "clock")}
+    await tried(device)
+    known = {name: getattr(device.info, name) for name in ("features", "limits", "enabled", "clock")}
     return {**device.info.summary(), **known, "problems": list(device_worker.problems)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import tempfile
 import time
@@ -12,9 +13,10 @@ from typing import Any
 
 from trainer import kernels
 from trainer.devices import DeviceInfo, check_fits
+from trainer.devices.subgroups import tried
 from trainer.errors import DeviceError
 from trainer.events import Progress, Reader
-from trainer.kernels import HALF, MATRIX_UNITS, MatrixUnits, needs
+from trainer.kernels import HALF, MATRIX_UNITS, SUBGROUPS, MatrixUnits, needs
 from trainer.plan import MAX_BINDING, MAX_BINDINGS, MAX_BUFFER, MAX_GRID, Dispatch, Grid, Plan, Tensor
 
 KINDS = {"DiscreteGPU": 0, "IntegratedGPU": 1, "Unknown": 2, "CPU": 3}  # in order of preference
@@ -41,20 +43,26 @@ def describe(adapter: Any, dawn: bool = False) -> DeviceInfo:
     info = adapter.info
     software = info["adapter_type"] == "CPU"
     units = _matrix_units(adapter) if dawn else None
-    wanted = needs("matmul_units").features if units else {HALF}
+    wanted = {HALF, SUBGROUPS} | (needs("matmul_units").features if units else set())
+    features = set(map(_webgpu_name, adapter.features))
     return DeviceInfo(
         name=info["device"],
         backend=info["backend_type"],
         kind=info["adapter_type"],
         software=software,
         driver=info["description"],
-        features=tuple(sorted(adapter.features)),
+        features=tuple(sorted(features)),
         limits={name: int(value) for name, value in adapter.limits.items()},
         memory=_free_memory() if software else None,
-        enabled=tuple(sorted(wanted & set(adapter.features))),
+        enabled=tuple(sorted(wanted & features)),
         units=units or MatrixUnits(),
         clock=CLOCK in adapter.features,
     )
+
+
+def _webgpu_name(feature: str) -> str:
+    """What WebGPU calls a feature of wgpu-native or Dawn."""
+    return SUBGROUPS if feature == "subgroup" else feature
 
 
 async def open_native(name: str = "auto") -> NativeDevice:
@@ -64,12 +72,12 @@ async def open_native(name: str = "auto") -> NativeDevice:
     if not adapters:
         raise DeviceError("no GPU adapter was found", _driver_remedy())
     if name in ("auto", "dawn"):
-        return NativeDevice(adapters[0], dawn)
+        return await tried(NativeDevice(adapters[0], dawn))
     if name.isdecimal() and int(name) < len(adapters):
-        return NativeDevice(adapters[int(name)], dawn)
+        return await tried(NativeDevice(adapters[int(name)], dawn))
     for adapter in adapters:
         if not name.isdecimal() and name.lower() in adapter.info["device"].lower():
-            return NativeDevice(adapter, dawn)
+            return await tried(NativeDevice(adapter, dawn))
     known = ", ".join(f"{i} ({adapter.info['device']})" for i, adapter in enumerate(adapters))
     raise DeviceError(f"no device {name!r}", f"choose auto, reference, dawn, or one of {known}")
 
@@ -92,9 +100,13 @@ DEFAULT_LIMITS = {
 UNITS_WORKGROUP_BYTES = 24 << 10  # what the kernels on matrix units may take of workgroup memory
 
 
+# naga has subgroups without the line that asks for them, which it refuses, and does not analyse uniformity.
+NAGA_LACKS = re.compile(r"^(?:enable subgroups|diagnostic\(off, subgroup_uniformity\));\n", re.MULTILINE)
+
+
 class NativeDevice:
-    """A WebGPU device. Asks for f16, matrix units and a clock where there are some, and for no limit beyond
-    the defaults but what matrix units take.
+    """A WebGPU device. Asks for f16, subgroups, matrix units and a clock where there are some, and for no
+    limit beyond the defaults but what matrix units take.
     """
 
     def __init__(self, adapter: Any, dawn: bool = False) -> None:
@@ -108,9 +120,10 @@ class NativeDevice:
         limits = dict(DEFAULT_LIMITS)
         if MATRIX_UNITS in self.info.enabled:
             limits["max-compute-workgroup-storage-size"] = UNITS_WORKGROUP_BYTES
+        wanted = {*self.info.enabled, *([CLOCK] if self.info.clock else [])}
         try:
             self.device = adapter.request_device_sync(
-                required_features=[*self.info.enabled, *([CLOCK] if self.info.clock else [])],
+                required_features=[name for name in adapter.features if _webgpu_name(name) in wanted],
                 required_limits=limits,
             )
         except Exception as error:
@@ -135,6 +148,7 @@ class NativeDevice:
         """
         if self.dawn:
             return self.device.create_shader_module(code=code)
+        code = NAGA_LACKS.sub("", code)
         _api: Any = importlib.import_module("wgpu.backends.wgpu_native._api")
         ffi, lib = _api.ffi, _api.lib
         source: Any = _api.new_struct_p("WGPUShaderSourceWGSL *", code=_api.to_c_string_view(code))

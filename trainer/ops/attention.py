@@ -6,8 +6,12 @@ from trainer.errors import DeviceError
 from trainer.kernels import LOOP_LIMIT, Choice, Constant, MatrixUnits, Question
 from trainer.plan import Grid, Plan, Tape, Tensor
 
-ROWS = 64  # rows of one head that a workgroup takes on, but on matrix units
-SHARED_DELTA = ("attention_tiled", "attention_units")  # variants with the `backward_delta` of attention_tiled
+ROWS = 64  # rows of one head that a workgroup takes on, but for what `grid` says
+TILED = (
+    "attention_tiled",
+    "attention_subgroups",
+    "attention_units",
+)  # variants with attention_tiled's `backward_delta`
 
 
 def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -36,7 +40,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
         plan.dispatch(
             "attention.forward",
             variant=choice.variant,
-            grid=grid(choice.variant, shape, units),
+            grid=grid(choice.variant, "forward", shape, units),
             constants={**shared, **own_constants(choice.variant, units)},
             qkv=qkv,
             out=out,
@@ -53,7 +57,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
         def backward_qkv(plan: Plan, choice: Choice) -> None:
             plan.dispatch(
                 "attention.backward_delta",
-                variant="attention_tiled" if choice.variant in SHARED_DELTA else "attention",
+                variant="attention_tiled" if choice.variant in TILED else "attention",
                 grid=delta_grid(choice.variant, shape),
                 constants=shared,
                 result=out,
@@ -64,7 +68,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
                 plan.dispatch(
                     f"attention.{entry}",
                     variant=choice.variant,
-                    grid=grid(choice.variant, shape, units),
+                    grid=grid(choice.variant, entry, shape, units),
                     constants={**shared, **own_constants(choice.variant, units)},
                     qkv=qkv,
                     kept=lse,
@@ -87,6 +91,7 @@ def fitting(context: int, head_size: int, units: MatrixUnits, *, half: bool = Fa
     return {
         "attention": context * (3 * head_size + 2) < LOOP_LIMIT,
         "attention_direct": head_size % 4 == 0 and blocks * (3 * head_size // 4 + 1) + outside < LOOP_LIMIT,
+        "attention_subgroups": head_size % 4 == 0 and head_size <= 128,
         "attention_tiled": head_size % 4 == 0,
         "attention_units": half and head_size % units.side == 0 and head_size <= 4 * units.side,
     }
@@ -97,21 +102,24 @@ def own_constants(variant: str, units: MatrixUnits) -> dict[str, Constant]:
     return {"SIDE": units.side, "LANES": units.lanes} if variant == "attention_units" else {}
 
 
-def grid(variant: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
-    """Workgroups of a variant for `shape` = (B, T, NH)."""
+def grid(variant: str, entry: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
+    """Workgroups of a variant's entry point, forward or one of two of backward, for `shape` = (B, T, NH)."""
     B, T, NH = shape
     if variant == "attention":
         return -(-B * T * NH // ROWS), 1, 1
     if variant == "attention_direct":  # a thread takes four rows
         return -(-B * NH * -(-T // 4) // ROWS), 1, 1
-    rows = 8 * units.side if variant == "attention_units" else ROWS
+    if variant == "attention_units":
+        rows = 8 * units.side
+    else:
+        rows = 2 * ROWS if (variant, entry) == ("attention_subgroups", "forward") else ROWS
     return B * NH, -(-T // rows), 1  # the long rows of all heads first
 
 
 def delta_grid(variant: str, shape: tuple[int, int, int]) -> Grid:
     """Workgroups of a variant's `backward_delta`: a thread a row, or 16 rows of a head."""
     B, T, NH = shape
-    return (-(-T // 16), B * NH, 1) if variant in SHARED_DELTA else (-(-B * T * NH // ROWS), 1, 1)
+    return (-(-T // 16), B * NH, 1) if variant in TILED else (-(-B * T * NH // ROWS), 1, 1)
 
 
 def attention_one(plan: Plan, row: Tensor, cache: Tensor, position: Tensor, heads: int) -> Tensor:
