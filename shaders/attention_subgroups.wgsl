@@ -11,7 +11,8 @@
 // What a member has at places 0 and 1, the one across, member ^ 2, has at places 2 and 3. In the same way the upper
 // four of eight have the four rows of a tile in the order 2, 3, 0, 1.
 //
-// Reads and writes four channels at a time, so HS must be a multiple of 4.
+// Reads and writes four channels at a time, so HS must be a multiple of 4; of more than 64, a member would have more
+// vectors than a GPU has registers.
 //
 // Constants: B T NH HS SCALE
 
@@ -31,7 +32,7 @@ const ROWS = 64u;  // and in backward
 const EIGHTH = (HS4 + 7u) / 8u;  // vectors of a row that a member of eight has
 const QUARTER = 2u * EIGHTH;  // and a member of four
 const WIDTH = 8u * EIGHTH;  // a row of a tile, filled up with zeros
-const TILE = min(32u, 512u / WIDTH / 4u * 4u);  // rows of a tile: a multiple of 4, and at most 512 vectors
+const TILE = 32u;  // rows of a tile
 const LOWEST = -3.0e38;
 const SLACK = 8.0;  // how far a score may lie above what exponents are relative to
 

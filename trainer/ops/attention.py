@@ -91,7 +91,7 @@ def fitting(context: int, head_size: int, units: MatrixUnits, *, half: bool = Fa
     return {
         "attention": context * (3 * head_size + 2) < LOOP_LIMIT,
         "attention_direct": head_size % 4 == 0 and blocks * (3 * head_size // 4 + 1) + outside < LOOP_LIMIT,
-        "attention_subgroups": head_size % 4 == 0 and head_size <= 128,
+        "attention_subgroups": head_size % 4 == 0 and head_size <= 64,
         "attention_tiled": head_size % 4 == 0,
         "attention_units": half and head_size % units.side == 0 and head_size <= 4 * units.side,
     }
