@@ -1,10 +1,12 @@
 // out[M, N] = op(a) · op(b), with the epilogue of matmul.wgsl. For GPUs: a workgroup makes a tile of TILE_M×TILE_N
-// outputs, 8×8 a thread, from slices of 8 columns of op(a) and 8 rows of op(b) in workgroup memory. Two slices
-// take turns: while one is multiplied, the next is on its way into registers and then into the other. Tiles of
-// 128×128 are the faster ones on an H100, smaller ones leave fewer of its processors idle on small outputs.
+// outputs, 8×8 a thread (8×12 where TILE_N is a multiple of 96), from slices of 8 columns of op(a) and 8 rows of
+// op(b) in workgroup memory. Two slices take turns: while one is multiplied, the next is on its way into registers
+// and then into the other. Tiles of 128×128 are the faster ones on an H100; others leave fewer of its processors
+// idle on small outputs.
 //
-// What made it fast there: the products written out (as a loop they take 1.4 times as long), slices at fixed
-// addresses, loads without a branch around them, subgroups of 32 that cover 4×8 of the threads (each read of a
+// What made it fast there: the products written out (as a loop they take 1.4 times as long), in an order in which
+// each shares a factor with the one before it (4%), slices at fixed addresses, loads without a branch around them,
+// stores under the last of a slice's products (1%), subgroups of 32 that cover 4×8 of the threads (each read of a
 // slice is then one access), vectors swapped in the last four of a slice's eight rows, so that the transposing
 // stores of neighbours meet different banks, and no clamp where nothing lies beyond an edge, so that addresses
 // grow by the same step from slice to slice.
@@ -14,9 +16,10 @@
 //
 // If PART is less than K, the workgroups of grid z make the product over columns z·PART .. z·PART+PART-1 of
 // op(a) alone, into a matrix of their own behind the others': out [ceil(K / PART), M, N], to be added up. PART
-// is a multiple of 16 then, and there is no epilogue. So small outputs of long sums keep a GPU busy, too.
+// is a multiple of 16 then; of the epilogue there are bias and residual at most, which the first part adds. So
+// small outputs of long sums keep a GPU busy, too.
 //
-// Constants: as matmul.wgsl, with TILE_M and TILE_N 64 or 128
+// Constants: as matmul.wgsl, with TILE_M 64 or 128, and TILE_N 64, 96, 128 or 192
 
 @group(0) @binding(0) var<storage, read> a: array<vec4<a_type>>;
 @group(0) @binding(1) var<storage, read> b: array<vec4<b_type>>;
@@ -48,9 +51,14 @@ struct Operands {
   old: vec4<f32>,
 }
 
-fn operands(i: u32) -> Operands {
+// Whether a part of the sum is the one that bias and residual are added to
+fn first_part(part: u32) -> bool {
+  return PART >= K || part == 0u;
+}
+
+fn operands(part: u32, i: u32) -> Operands {
   var r: Operands;
-  if (RESIDUAL || GELU_BACKWARD) {
+  if ((RESIDUAL || GELU_BACKWARD) && first_part(part)) {
     r.aux = vec4<f32>(aux[i]);
   }
   if (ADD) {
@@ -59,12 +67,12 @@ fn operands(i: u32) -> Operands {
   return r;
 }
 
-fn store(m: u32, n: u32, i: u32, value: vec4<f32>, r: Operands) {
+fn store(part: u32, m: u32, n: u32, i: u32, value: vec4<f32>, r: Operands) {
   if ((M % TILE_M != 0u && m >= M) || (N % TILE_N != 0u && n >= N)) {
     return;
   }
   var s = value;
-  if (BIAS) {
+  if (BIAS && first_part(part)) {
     s += bias[n / 4u];
   }
   if (GELU) {
@@ -83,23 +91,25 @@ fn store(m: u32, n: u32, i: u32, value: vec4<f32>, r: Operands) {
   out[i] = vec4<out_type>(s);
 }
 
-// Stores four rows from m on. What the epilogue reads is asked for first, so that all of it takes as long as one.
-fn store_four(part: u32, m: u32, n: u32, v0: vec4<f32>, v1: vec4<f32>, v2: vec4<f32>, v3: vec4<f32>) {
+// Stores four columns of four rows, of which c1 and c3 are upside down, from row m and column n on. What the epilogue
+// reads is asked for first, so that all of it takes as long as one.
+fn store_block(part: u32, m: u32, n: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>) {
   let rows = m + vec4<u32>(0u, 1u, 2u, 3u);
   let column = inside(n / 4u, N / 4u, N % TILE_N == 0u);
   let i = (part * M + select(min(rows, vec4<u32>(M - 1u)), rows, M % TILE_M == 0u)) * (LDO / 4u) + column;
-  let r0 = operands(i.x);
-  let r1 = operands(i.y);
-  let r2 = operands(i.z);
-  let r3 = operands(i.w);
-  store(rows.x, n, i.x, v0, r0);
-  store(rows.y, n, i.y, v1, r1);
-  store(rows.z, n, i.z, v2, r2);
-  store(rows.w, n, i.w, v3, r3);
+  let r0 = operands(part, i.x);
+  let r1 = operands(part, i.y);
+  let r2 = operands(part, i.z);
+  let r3 = operands(part, i.w);
+  store(part, rows.x, n, i.x, vec4<f32>(c0.x, c1.w, c2.x, c3.w), r0);
+  store(part, rows.y, n, i.y, vec4<f32>(c0.y, c1.z, c2.y, c3.z), r1);
+  store(part, rows.z, n, i.z, vec4<f32>(c0.z, c1.y, c2.z, c3.y), r2);
+  store(part, rows.w, n, i.w, vec4<f32>(c0.w, c1.x, c2.w, c3.x), r3);
 }
 
 const TILE_K = 8u;
-const THREADS = TILE_M * TILE_N / 64u;  // so each brings one or two vectors of a slice
+const BLOCKS = select(2u, 3u, TILE_N % 96u == 0u);  // of 4×4 outputs that a thread has beside each other
+const THREADS = TILE_M * TILE_N / (32u * BLOCKS);
 const WHOLE_K = K % (2u * TILE_K) == 0u;  // nothing is read beyond it
 const BAND = 8u;  // rows of tiles that are worked on together, so that their operands stay in the cache
 
@@ -113,7 +123,8 @@ const SLICE_B = TILE_K * ROW_B;
 var<workgroup> slices_a: array<vec4<f32>, 2u * SLICE_A>;
 var<workgroup> slices_b: array<vec4<f32>, 2u * SLICE_B>;
 
-alias Tile = array<vec4<f32>, 16>;  // 8×8 outputs: element 2·row + half
+// A thread's outputs: element 2·column + half has four rows of a column, the last one first in odd columns
+alias Tile = array<vec4<f32>, 24>;
 
 // i, or the last of `count` where it may lie beyond; `whole` says that it cannot
 fn inside(i: u32, count: u32, whole: bool) -> u32 {
@@ -177,59 +188,79 @@ fn keep_b(slice: u32, i: u32, v: vec4<f32>) {
   }
 }
 
-// What a thread brings beyond its first vectors, where there are fewer threads than vectors
-fn load_more_a(lane: u32, m: u32, k: u32) -> vec4<f32> {
-  if (THREADS < SLICE_A) {
-    return load_a(lane + THREADS, m, k);
-  }
-  return vec4<f32>();
+// What a thread brings of the next slices: one or two vectors of a, up to three of b
+struct Brought {
+  a0: vec4<f32>,
+  a1: vec4<f32>,
+  b0: vec4<f32>,
+  b1: vec4<f32>,
+  b2: vec4<f32>,
 }
 
-fn load_more_b(lane: u32, k: u32, n: u32) -> vec4<f32> {
-  if (THREADS < SLICE_B) {
-    return load_b(lane + THREADS, k, n);
+// A thread's share of the slices that start at column 4k of op(a), which is row 4k of op(b)
+fn bring(lane: u32, m: u32, k: u32, n: u32) -> Brought {
+  var r: Brought;
+  r.a0 = load_a(lane, m, k);
+  if (SLICE_A > THREADS) {
+    r.a1 = load_a(lane + THREADS, m, k);
   }
-  return vec4<f32>();
+  r.b0 = load_b(lane, k, n);
+  if (SLICE_B > THREADS) {
+    r.b1 = load_b(lane + THREADS, k, n);
+  }
+  if (SLICE_B > 2u * THREADS) {
+    r.b2 = load_b(lane + 2u * THREADS, k, n);
+  }
+  return r;
 }
 
-// Puts what a thread brought of a and of b into slices.
-fn keep(slice: u32, lane: u32, a0: vec4<f32>, a1: vec4<f32>, b0: vec4<f32>, b1: vec4<f32>) {
-  keep_a(slice * SLICE_A, lane, a0);
-  if (THREADS < SLICE_A) {
-    keep_a(slice * SLICE_A, lane + THREADS, a1);
+fn keep(slice: u32, lane: u32, r: Brought) {
+  keep_a(slice * SLICE_A, lane, r.a0);
+  if (SLICE_A > THREADS) {
+    keep_a(slice * SLICE_A, lane + THREADS, r.a1);
   }
-  keep_b(slice * SLICE_B, lane, b0);
-  if (THREADS < SLICE_B) {
-    keep_b(slice * SLICE_B, lane + THREADS, b1);
+  keep_b(slice * SLICE_B, lane, r.b0);
+  if (SLICE_B > THREADS) {
+    keep_b(slice * SLICE_B, lane + THREADS, r.b1);
+  }
+  if (SLICE_B > 2u * THREADS) {
+    keep_b(slice * SLICE_B, lane + 2u * THREADS, r.b2);
   }
 }
 
-// c += the column of 8 at `at_a` times the row of 8 at `at_b`
+// c += the column of 8 in x0 and x1 times four numbers of a row, for the columns from element i on. Every other
+// column goes upwards, so that it begins with what the one before it ended with.
+fn four_columns(c: ptr<function, Tile>, i: u32, x0: vec4<f32>, x1: vec4<f32>, y: vec4<f32>) {
+  (*c)[i] = fma(x0, vec4<f32>(y.x), (*c)[i]);
+  (*c)[i + 1u] = fma(x1, vec4<f32>(y.x), (*c)[i + 1u]);
+  (*c)[i + 3u] = fma(x1.wzyx, vec4<f32>(y.y), (*c)[i + 3u]);
+  (*c)[i + 2u] = fma(x0.wzyx, vec4<f32>(y.y), (*c)[i + 2u]);
+  (*c)[i + 4u] = fma(x0, vec4<f32>(y.z), (*c)[i + 4u]);
+  (*c)[i + 5u] = fma(x1, vec4<f32>(y.z), (*c)[i + 5u]);
+  (*c)[i + 7u] = fma(x1.wzyx, vec4<f32>(y.w), (*c)[i + 7u]);
+  (*c)[i + 6u] = fma(x0.wzyx, vec4<f32>(y.w), (*c)[i + 6u]);
+}
+
+// c += the column of 8 at `at_a` times the row of 8 or 12 at `at_b`
 fn outer(c: ptr<function, Tile>, at_a: u32, at_b: u32) {
   let x0 = slices_a[at_a];
   let x1 = slices_a[at_a + TILE_M / 8u];
   let y0 = slices_b[at_b];
-  let y1 = slices_b[at_b + TILE_N / 8u];
-  (*c)[0] = fma(vec4<f32>(x0.x), y0, (*c)[0]);
-  (*c)[1] = fma(vec4<f32>(x0.x), y1, (*c)[1]);
-  (*c)[2] = fma(vec4<f32>(x0.y), y0, (*c)[2]);
-  (*c)[3] = fma(vec4<f32>(x0.y), y1, (*c)[3]);
-  (*c)[4] = fma(vec4<f32>(x0.z), y0, (*c)[4]);
-  (*c)[5] = fma(vec4<f32>(x0.z), y1, (*c)[5]);
-  (*c)[6] = fma(vec4<f32>(x0.w), y0, (*c)[6]);
-  (*c)[7] = fma(vec4<f32>(x0.w), y1, (*c)[7]);
-  (*c)[8] = fma(vec4<f32>(x1.x), y0, (*c)[8]);
-  (*c)[9] = fma(vec4<f32>(x1.x), y1, (*c)[9]);
-  (*c)[10] = fma(vec4<f32>(x1.y), y0, (*c)[10]);
-  (*c)[11] = fma(vec4<f32>(x1.y), y1, (*c)[11]);
-  (*c)[12] = fma(vec4<f32>(x1.z), y0, (*c)[12]);
-  (*c)[13] = fma(vec4<f32>(x1.z), y1, (*c)[13]);
-  (*c)[14] = fma(vec4<f32>(x1.w), y0, (*c)[14]);
-  (*c)[15] = fma(vec4<f32>(x1.w), y1, (*c)[15]);
+  let y1 = slices_b[at_b + ROW_B / BLOCKS];
+  var y2: vec4<f32>;
+  if (BLOCKS == 3u) {
+    y2 = slices_b[at_b + 2u * (ROW_B / BLOCKS)];
+  }
+  four_columns(c, 0u, x0, x1, y0);
+  four_columns(c, 8u, x0, x1, y1);
+  if (BLOCKS == 3u) {
+    four_columns(c, 16u, x0, x1, y2);
+  }
 }
 
-// c += the thread's rows of a slice of a times its columns of one of b; y and x are its first vectors' numbers.
-fn multiply_slices(c: ptr<function, Tile>, slice: u32, y: u32, x: u32) {
+// c += the thread's rows of a slice of a times its columns of one of b, but for the last k of eight; y and x are
+// its first vectors' numbers.
+fn multiply_seven(c: ptr<function, Tile>, slice: u32, y: u32, x: u32) {
   let at_a = slice * SLICE_A + y;
   let at_b = slice * SLICE_B + x;
   outer(c, at_a, at_b);
@@ -241,7 +272,10 @@ fn multiply_slices(c: ptr<function, Tile>, slice: u32, y: u32, x: u32) {
   outer(c, swapped_a + 4u * ROW_A, swapped_b + 4u * ROW_B);
   outer(c, swapped_a + 5u * ROW_A, swapped_b + 5u * ROW_B);
   outer(c, swapped_a + 6u * ROW_A, swapped_b + 6u * ROW_B);
-  outer(c, swapped_a + 7u * ROW_A, swapped_b + 7u * ROW_B);
+}
+
+fn multiply_last(c: ptr<function, Tile>, slice: u32, y: u32, x: u32) {
+  outer(c, slice * SLICE_A + (y ^ 4u) + 7u * ROW_A, slice * SLICE_B + (x ^ 4u) + 7u * ROW_B);
 }
 
 @compute @workgroup_size(THREADS)
@@ -255,8 +289,8 @@ fn multiply(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
   let tile_row = (band + within % height) * TILE_M;
   let tile_column = within / height * TILE_N;
 
-  // Of the (TILE_M / 8)×(TILE_N / 8) threads, a subgroup of 32 has four rows and eight columns.
-  const ACROSS = TILE_N / 64u;  // subgroups beside each other
+  // Threads lie in TILE_M / 8 rows of ROW_B / BLOCKS; a subgroup of 32 has four rows and eight columns of them.
+  const ACROSS = ROW_B / BLOCKS / 8u;  // subgroups beside each other
   let y = lane / 32u / ACROSS * 4u + lane % 32u / 8u;
   let x = lane / 32u % ACROSS * 8u + lane % 8u;
 
@@ -265,42 +299,33 @@ fn multiply(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
   let end = min((K + 3u) / 4u, start + (PART + 3u) / 4u);
   const PAIR = TILE_K / 2u;  // of slices
   let last = start + (end - start - 1u) / PAIR * PAIR;  // where the last pair starts: it is loaded again
-  {
-    let a0 = load_a(lane, tile_row, start);
-    let a1 = load_more_a(lane, tile_row, start);
-    let b0 = load_b(lane, start, tile_column);
-    let b1 = load_more_b(lane, start, tile_column);
-    keep(0u, lane, a0, a1, b0, b1);
-  }
+  keep(0u, lane, bring(lane, tile_row, start, tile_column));
   workgroupBarrier();
   for (var k = start; k < end; k += PAIR) {
-    {
-      let a0 = load_a(lane, tile_row, k + TILE_K / 4u);
-      let a1 = load_more_a(lane, tile_row, k + TILE_K / 4u);
-      let b0 = load_b(lane, k + TILE_K / 4u, tile_column);
-      let b1 = load_more_b(lane, k + TILE_K / 4u, tile_column);
-      multiply_slices(&c, 0u, y, x);
-      keep(1u, lane, a0, a1, b0, b1);
-    }
+    let odd = bring(lane, tile_row, k + TILE_K / 4u, tile_column);
+    multiply_seven(&c, 0u, y, x);
+    keep(1u, lane, odd);
+    multiply_last(&c, 0u, y, x);
     workgroupBarrier();
-    {
-      let next = min(k + PAIR, last);
-      let a0 = load_a(lane, tile_row, next);
-      let a1 = load_more_a(lane, tile_row, next);
-      let b0 = load_b(lane, next, tile_column);
-      let b1 = load_more_b(lane, next, tile_column);
-      multiply_slices(&c, 1u, y, x);
-      keep(0u, lane, a0, a1, b0, b1);
-    }
+    let even = bring(lane, tile_row, min(k + PAIR, last), tile_column);
+    multiply_seven(&c, 1u, y, x);
+    keep(0u, lane, even);
+    multiply_last(&c, 1u, y, x);
     workgroupBarrier();
   }
-  // Rows m .. m+3, columns n .. n+3, and those half a tile further
+  // A block is rows m .. m+3 and columns n .. n+3; others lie below and to the right of it.
   let m = tile_row + y * 4u;
   let n = tile_column + x * 4u;
   const DOWN = TILE_M / 2u;
-  const RIGHT = TILE_N / 2u;
-  store_four(group.z, m, n, c[0], c[2], c[4], c[6]);
-  store_four(group.z, m, n + RIGHT, c[1], c[3], c[5], c[7]);
-  store_four(group.z, m + DOWN, n, c[8], c[10], c[12], c[14]);
-  store_four(group.z, m + DOWN, n + RIGHT, c[9], c[11], c[13], c[15]);
+  const RIGHT = TILE_N / BLOCKS;
+  store_block(group.z, m, n, c[0], c[2], c[4], c[6]);
+  store_block(group.z, m, n + RIGHT, c[8], c[10], c[12], c[14]);
+  if (BLOCKS == 3u) {
+    store_block(group.z, m, n + 2u * RIGHT, c[16], c[18], c[20], c[22]);
+  }
+  store_block(group.z, m + DOWN, n, c[1], c[3], c[5], c[7]);
+  store_block(group.z, m + DOWN, n + RIGHT, c[9], c[11], c[13], c[15]);
+  if (BLOCKS == 3u) {
+    store_block(group.z, m + DOWN, n + 2u * RIGHT, c[17], c[19], c[21], c[23]);
+  }
 }

@@ -17,7 +17,7 @@
 // beyond the edge come from clamped addresses and are not stored; what lies beyond K counts as 0.
 //
 // If PART is less than K, the workgroups of grid z make the product over PART columns of op(a) each, as in
-// matmul_tiled.wgsl; PART is a multiple of SLICE then.
+// matmul_tiled.wgsl, whose first part adds bias and residual; PART is a multiple of SLICE then.
 //
 // Constants: as matmul.wgsl, with TILE_M 8·SIDE and TILE_N 6·SIDE or 8·SIDE; SIDE (of a fragment) and LANES (of a
 // subgroup), which the device says; SIDE·SIDE = 8·LANES, so that each thread copies four vectors of a and ACROSS of b
@@ -142,11 +142,12 @@ fn store_patch(part: u32, m: u32, n: u32, patch_start: u32, lane: u32) {
   var at: array<u32, SHARE>;  // in out, aux and extra
   var auxes: array<vec4<f32>, SHARE>;
   var olds: array<vec4<f32>, SHARE>;
+  let first = PART >= K || part == 0u;  // the part of the sum that bias and residual are added to
   for (var j = 0u; j < SHARE; j++) {
     let i = lane + j * LANES;
     at[j] = ((part * M + inside(m + i / PATCH_WIDTH, M, M % TILE_M == 0u)) * LDO
       + inside(n / 4u + i % PATCH_WIDTH, N / 4u, N % TILE_N == 0u) * 4u) / 4u;
-    if (RESIDUAL || GELU_BACKWARD) {
+    if ((RESIDUAL || GELU_BACKWARD) && first) {
       auxes[j] = vec4<f32>(aux[at[j]]);
     }
     if (ADD) {
@@ -161,7 +162,7 @@ fn store_patch(part: u32, m: u32, n: u32, patch_start: u32, lane: u32) {
       continue;
     }
     var s = bitcast<vec4<f32>>(memory[patch_start + row * PATCH_ROW + i % PATCH_WIDTH]);
-    if (BIAS) {
+    if (BIAS && first) {
       s += bias[column / 4u];
     }
     if (GELU) {

@@ -102,7 +102,7 @@ def matmul_case(
         ),
         for_units=lambda units: launch("matmul_units", units),
     )
-    if tile < 2:
+    if tile + 1 < len(matmul.TILES):
         matmul_case(M, N, K, transposes, *epilogues, pads=pads, part=part, half=half, tile=tile + 1)
 
 
@@ -118,6 +118,7 @@ for _transposes in ("NN", "NT", "TN"):
         matmul_case(*_size, _transposes)
     matmul_case(36, 20, 16, _transposes, "ADD", pads=(8, 4, 12))
     matmul_case(132, 68, 100, _transposes, part=48)
+    matmul_case(132, 196, 36, _transposes, "BIAS", "RESIDUAL", part=16)
     for _size in (
         (8, 8, 8),
         (17, 24, 40) if _transposes != "TN" else (24, 24, 37),
@@ -128,6 +129,7 @@ for _transposes in ("NN", "NT", "TN"):
         matmul_case(*_size, _transposes, half=("a", "b"))
     matmul_case(40, 24, 16, _transposes, "ADD", pads=(8, 16, 24), half=("a", "b", "out"))
     matmul_case(136, 72, 168, _transposes, part=64, half=("a", "b"))
+    matmul_case(136, 72, 168, _transposes, "BIAS", "RESIDUAL", part=64, half=("a", "b"))
 matmul_case(7, 5, 3, "NN", half=("a", "b", "out"))
 matmul_case(70, 192, 48, "NN", "BIAS", "GELU", half=("a", "b", "out", "extra"))
 matmul_case(70, 48, 192, "NN", "BIAS", "RESIDUAL", half=("a", "b"))

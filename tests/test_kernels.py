@@ -53,18 +53,21 @@ def test_reference_in_float32_agrees_with_float64(
     assert_close(case, asyncio.run(run(reference32, case, variant))[0], expected)
 
 
-@pytest.mark.parametrize("add", [False, True])
-def test_a_long_product_is_made_in_parts(add: bool, device: Device) -> None:
-    """A gradient of weights: few outputs, long sums."""
+@pytest.mark.parametrize("epilogue", ["", "add", "bias and residual"])
+def test_a_long_product_is_made_in_parts(epilogue: str, device: Device) -> None:
+    """A gradient of weights, or the MLP's second layer: few outputs, long sums."""
     M, N, K = 68, 132, 1100
     plan = Plan(kernels.Tuning(pinned={"matmul": "matmul_tiled"}))
     a, b = plan.tensor("a", (K, M), role="state"), plan.tensor("b", (K, N), role="state")
     out = plan.tensor("out", (M, N), role="state")
+    bias, residual = plan.tensor("bias", (N,), role="state"), plan.tensor("residual", (M, N), role="state")
+    both = (bias, residual) if epilogue == "bias and residual" else (None, None)
     with plan.program("product"):
-        matmul(plan, a, b, out, (M, N, K), transpose_a=True, add=add)
+        add = epilogue == "add"
+        matmul(plan, a, b, out, (M, N, K), transpose_a=True, add=add, bias=both[0], residual=both[1])
     plan.finish()
     assert [dispatch.grid[2] for dispatch in plan.programs["product"].dispatches] == [4, 1]
-    values = {tensor: normal(*tensor.shape) for tensor in (a, b, out)}
+    values = {tensor: normal(*tensor.shape) for tensor in (a, b, out, bias, residual)}
 
     async def go() -> np.ndarray:
         executable = await device.compile(plan)
@@ -73,7 +76,8 @@ def test_a_long_product_is_made_in_parts(add: bool, device: Device) -> None:
         executable.run(["product"])
         return np.frombuffer(await executable.read(out), np.float32)
 
-    expected = values[a].T.astype(np.float64) @ values[b] + (values[out] if add else 0)
+    more = {"": 0, "add": values[out], "bias and residual": values[bias] + values[residual]}[epilogue]
+    expected = values[a].T.astype(np.float64) @ values[b] + more
     assert_arrays_close("out", asyncio.run(go()), expected.ravel().astype(np.float32))
 
 

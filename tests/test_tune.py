@@ -23,6 +23,7 @@ from trainer.devices.native import NativeDevice, NativeExecutable
 from trainer.errors import DeviceError, StorageError
 from trainer.events import Event, Notice, Progress, Reader
 from trainer.kernels import MATRIX_UNITS, Choice, Tuning
+from trainer.ops import matmul
 from trainer.plan import Asked
 from trainer.snapshot import Snapshot
 from trainer.tokenizer import Tokenizer
@@ -127,6 +128,26 @@ def test_a_winner_has_to_win_by_more_than_noise() -> None:
     assert tune._winner(question, {"slow": 1.0, "fast": 0.98}) == slow
     assert tune._winner(question, {"slow": 1.0, "fast": 0.96}) == fast
     assert tune._winner(question, {"fast": 9.0}) == fast  # the other one was refused
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "parts"),
+    [
+        ((4096, 4096, 4096), (128, 128), 1),
+        ((4096, 1536, 384), (128, 128), 1),
+        ((4096, 1152, 384), (64, 192), 1),
+        ((4096, 384, 384), (64, 96), 1),
+        ((4096, 384, 1536), (64, 192), 3),
+        ((384, 1536, 4096), (64, 192), 8),
+    ],
+)
+def test_what_is_taken_without_measuring_was_the_fastest_on_an_h100(
+    size: tuple[int, int, int], tile: matmul.Tile, parts: int
+) -> None:
+    (M, N, K), tuning = size, Tuning(software=False)
+    fits = matmul.fitting(M, N, K, K, N, N, False, False)
+    choice = matmul.candidates(tuning, size, fits, in_parts=True)[0]
+    assert choice == Choice("matmul_tiled", {"TILE_M": tile[0], "TILE_N": tile[1], "PART": K // parts})
 
 
 # ---------------------------------------------------------------- time

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from trainer.kernels import Choice, Constant, MatrixUnits, Question, Tuning
 from trainer.ops import column_sum
 from trainer.plan import MAX_BINDING, MAX_GRID, Grid, Plan, Tape, Tensor, round_up
@@ -10,15 +12,32 @@ PROCESSORS = 132  # of an H100, over which workgroups are spread; other large GP
 MAX_PARTS = 16
 LEAST_PART = 256  # columns of op(a) that are worth a part of their own
 # Variants that may sum up K in parts, and how many columns of op(a) one processor multiplies in the time in
-# which the GPU writes and reads a tile of partial sums: 128×128 of them take 52 ns at 2.5 TB/s; a column of
-# that tile takes 94 ns at 46 TFLOPS, 13 ns on matrix units.
-IN_PARTS = {"matmul_tiled": 0.56, "matmul_units": 4.0}
-# matmul_tiled's tiles, and how much longer the same work takes with them on an H100
-TILES = {(128, 128): 1.0, (64, 128): 1.03, (64, 64): 1.2}
+# which the GPU writes and reads a tile of partial sums: 128×128 of them take 35 to 50 ns; a column of that
+# tile takes 77 ns, 13 ns on matrix units.
+IN_PARTS = {"matmul_tiled": 0.45, "matmul_units": 4.0}
 # Two of matmul_units' workgroups share a processor; one alone takes this much of the time that both take.
 ALONE = 0.63
 
 Tile = tuple[int, int]  # rows and columns of the outputs that a workgroup makes
+
+
+class Workgroup(NamedTuple):
+    """How an H100 runs workgroups of matmul_tiled, which make tiles of one size."""
+
+    slower: float  # how much longer the same work takes than in tiles of 128×128, but for latencies
+    threads: int
+    held: int  # how many a processor runs at once: as many as it has registers for
+
+
+TILES = {
+    (128, 128): Workgroup(1.0, 256, 2),
+    (64, 128): Workgroup(1.02, 128, 4),
+    (64, 64): Workgroup(1.08, 64, 8),
+    (64, 96): Workgroup(0.93, 64, 5),
+    (64, 192): Workgroup(0.93, 128, 3),
+}
+# Each time that a processor is filled with workgroups, latencies add this / threads to the time of one.
+LATENCY = 90
 
 
 def matmul(
@@ -48,7 +67,7 @@ def matmul(
     assert gelu_of is None or residual is None, "both would be bound as `aux`"
     half = a.dtype == b.dtype == "f16"
     fits = fitting(M, N, K, lda, ldb, ldo, transpose_a, transpose_b, half=half)
-    in_parts = ldo == N and not (bias or gelu_keep or gelu_of or residual)
+    in_parts = ldo == N and not (gelu_keep or gelu_of)
     epilogues = {"bias": bias, "gelu": gelu_keep, "gelu_of": gelu_of, "residual": residual}
     words = [
         "NT"[transpose_a] + "NT"[transpose_b],
@@ -144,7 +163,7 @@ def candidates(
 def tiles(variant: str, units: MatrixUnits) -> dict[Tile, float]:
     """A variant's tiles, and how much longer the same work takes with them."""
     if variant == "matmul_tiled":
-        return TILES
+        return {tile: workgroup.slower for tile, workgroup in TILES.items()}
     if variant == "matmul_units":
         return {(8 * units.side, 8 * units.side): 1.0, (8 * units.side, 6 * units.side): 1.16}
     return {(32, 32) if variant == "matmul_direct" else (8, 16): 1.0}
@@ -171,6 +190,9 @@ def tilings(
         rounds: float = -(-columns * rows * parts // PROCESSORS)
         if variant == "matmul_units":
             rounds = rounds + rounds % 2 if rounds > 1 else 2 * ALONE
+        if variant == "matmul_tiled":
+            workgroup = TILES[tile]
+            rounds += -(-rounds // workgroup.held) * LATENCY / workgroup.threads
         total = IN_PARTS[variant] * (columns * rows * parts + 100) if parts > 1 else 0
         return (rounds * K / parts + total) * tile[0] * tile[1] * slower[tile]
 

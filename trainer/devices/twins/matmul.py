@@ -41,6 +41,11 @@ def multiply(
         for part, start in enumerate(range(0, k.K, k.PART)):
             rows = slice(start, min(start + k.PART, k.K))
             _matrix(out[part * k.M * k.LDO :], k.M, k.N, k.LDO)[:] = left[:, rows] @ right[rows]
+        first = _matrix(out, k.M, k.N, k.LDO)
+        if k.BIAS:
+            first += bias[: k.N]
+        if k.RESIDUAL:
+            first += _matrix(aux, k.M, k.N, k.LDO)
         return
     s = left @ right
     if k.BIAS:
