@@ -25,7 +25,7 @@ HEADS = {
     "tokens_per_s": "Tokens",
     "gb_per_s": "Memory",
     "roof_share": "Of the roof",
-    "python_share": "Python's share",
+    "python_share": "On the CPU",
     "device_memory_bytes": "On the device",
     "peak_memory_bytes": "In the process",
     "estimated_memory_bytes": "Estimated",
