@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 from trainer.bench.matmul import Product, seconds_of, time_product
@@ -14,7 +13,7 @@ from trainer.devices import Device
 from trainer.errors import DeviceError
 from trainer.ops.cast import cast
 from trainer.plan import Dispatch, Plan
-from trainer.runtime import Runtime
+from trainer.runtime import Runtime, floats
 
 ROUNDS = 5  # in which steps and their dispatches are timed: the least counts, which others disturb least
 # Launches of a dispatch that are timed together: a GPU's clock may tick too slowly for one
@@ -189,9 +188,9 @@ async def _updated(runtime: Runtime) -> bool:
     """
     training = runtime.model.training
     assert training is not None
-    finite = struct.unpack_from("<4f", await runtime.executable.read(training.state.scalars))[3]
-    scale = training.state.loss_scale
-    if not finite and (not scale or struct.unpack("<f", await runtime.executable.read(scale))[0] == 1):
+    read, scale = runtime.executable.read, training.state.loss_scale
+    finite = floats(await read(training.state.scalars))[3]
+    if not finite and (not scale or floats(await read(scale)) == [1.0]):
         raise DeviceError("the model diverged while it was timed", "try again, or another --precision")
     return bool(finite)
 

@@ -172,8 +172,9 @@ async def _tune(device: Device, name: str, precision: str, batch: int | None, se
     """Let the device's plans take the kernels that are measured to be the fastest, here or before."""
     known, findings = await answers(device, *configured(name, precision, batch), kept_answers(), seconds)
     device.info = replace(device.info, answers=known)
+    width = max([len(finding.question.key) for finding in findings], default=0)
     for finding in findings:
-        print(row(finding, max(len(other.question.key) for other in findings)))
+        print(row(finding, width))
 
 
 async def _measure(device: Device | None, part: str, args: argparse.Namespace) -> AsyncIterator[list[Record]]:

@@ -68,16 +68,20 @@ def _webgpu_name(feature: str) -> str:
 async def open_native(name: str = "auto") -> NativeDevice:
     """The adapter called `name` (see `trainer.devices.open_device`)."""
     dawn = name == "dawn"
-    adapters = list_adapters(dawn)
+    return await tried(NativeDevice(_adapter(name, list_adapters(dawn)), dawn))
+
+
+def _adapter(name: str, adapters: list[Any]) -> Any:
+    """The one of `adapters` that is called `name`. Raises DeviceError if there is none."""
     if not adapters:
         raise DeviceError("no GPU adapter was found", _driver_remedy())
     if name in ("auto", "dawn"):
-        return await tried(NativeDevice(adapters[0], dawn))
+        return adapters[0]
     if name.isdecimal() and int(name) < len(adapters):
-        return await tried(NativeDevice(adapters[int(name)], dawn))
+        return adapters[int(name)]
     for adapter in adapters:
         if not name.isdecimal() and name.lower() in adapter.info["device"].lower():
-            return await tried(NativeDevice(adapter, dawn))
+            return adapter
     known = ", ".join(f"{i} ({adapter.info['device']})" for i, adapter in enumerate(adapters))
     raise DeviceError(f"no device {name!r}", f"choose auto, reference, dawn, or one of {known}")
 
