@@ -354,42 +354,6 @@ WAKE_LOCKS = """() => {
 }"""
 
 
-def test_keyboard(chromium: Browser, ui_base: str) -> None:
-    with demo(chromium, ui_base) as page:
-        page.keyboard.press("2")
-        expect(head(page, "tokenizer")).to_be_focused()
-        expect(head(page, "tokenizer")).to_have_attribute("aria-expanded", "true")
-        expect(head(page, "train")).to_have_attribute("aria-expanded", "false")
-        page.keyboard.press("?")
-        expect(page.locator('[data-sheet="keys"]')).to_be_visible()
-        page.keyboard.press("Escape")
-        expect(page.locator('[data-sheet="keys"]')).to_be_hidden()
-        expect(head(page, "tokenizer")).to_be_focused()
-        page.get_by_label("Try any text").fill("")
-        page.get_by_label("Try any text").press("4")
-        expect(head(page, "tokenizer")).to_have_attribute("aria-expanded", "true")
-
-
-def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser, ui_base: str) -> None:
-    with demo(chromium, ui_base) as page:
-        page.get_by_role("button", name="Runs").click()
-        kept = page.locator('[data-t="runs"]')
-        expect(kept.get_by_role("listitem")).to_have_count(1)
-        kept.get_by_role("button", name="Rename").click()
-        kept.get_by_label("Name of the run").fill("The sea")
-        kept.get_by_label("Name of the run").press("Enter")
-        expect(kept.locator("b")).to_have_text("The sea")
-        shot(page, "runs")
-        with page.expect_download() as download:
-            kept.get_by_role("button", name="Export").click()
-        assert download.value.suggested_filename == "run.zip"
-        kept.get_by_role("button", name="Delete").click()
-        kept.get_by_role("button", name="Undo").click()
-        expect(kept.locator("b")).to_have_text("The sea")
-        kept.get_by_role("button", name="Open").click()
-        expect(title(page)).to_have_text("Paused at step 150")
-
-
 @pytest.mark.parametrize("scheme", ["default", "slate"])
 def test_axe_finds_nothing_serious(chromium: Browser, ui_base: str, scheme: str) -> None:
     with demo(chromium, ui_base, gpu="software", scheme=scheme) as page:

@@ -10,9 +10,13 @@ export function mountSheets(demo) {
   const sheet = (name) => root.querySelector(`[data-sheet="${name}"]`);
   const leaving = new Map(); // runs that are deleted when their time is up
 
-  root.querySelectorAll("dialog").forEach((dialog) => dialog.addEventListener("click", (event) => {
-    if (event.target === dialog || event.target.closest("[data-close]")) dialog.close();
-  }));
+  root.querySelectorAll("dialog").forEach((dialog) => {
+    let beside = false; // whether the press began on the page beside the sheet: a press that slips off a button closes nothing
+    dialog.addEventListener("pointerdown", ({ clientX }) => { beside = clientX < dialog.getBoundingClientRect().left; });
+    dialog.addEventListener("click", ({ target }) => {
+      if ((target === dialog && beside) || target.closest("[data-close]")) dialog.close();
+    });
+  });
   for (const name of ["device", "keys", "details"]) {
     demo.on(name, () => {
       update(flow.state);
@@ -131,7 +135,8 @@ export function mountSheets(demo) {
     const waiting = state.mode === "recorded" ? "Runs are kept where training is possible." : "Loading Python, which reads the kept runs.";
     parts.put("runs-note", state.runs ? none + room : waiting);
     const locked = ["working", "paused"].includes(state.phase);
-    if (state.runs) runs(`${JSON.stringify(state.runs)} ${[...leaving.keys()]} ${locked} ${state.run.name}`, state, locked);
+    const { models, note } = state.shipped; // the list above: a run that is drawn before it would move under the reader's press
+    if (state.runs && (models.length || note)) runs(`${JSON.stringify(state.runs)} ${[...leaving.keys()]} ${locked} ${state.run.name}`, state, locked);
     const { trouble } = state;
     if (trouble) {
       parts.put("details-note", [trouble.title, trouble.note].filter(Boolean).join(". "));

@@ -1,6 +1,8 @@
 // Trained models that come with the site: listed, and opened as kept runs that others can begin from.
 import { mark } from "./state.js";
 
+const PATIENCE = 5000; // ms for the list of them, which the kept runs wait for
+
 /** Bytes of a model's files. */
 export const sizeOf = (entry) => entry.files.reduce((sum, file) => sum + file.bytes, 0);
 
@@ -17,7 +19,7 @@ export class Shipped {
     const { state } = this.flow;
     if (state.shipped.models.length) return;
     try {
-      const answer = await fetch(new URL("index.json", this.address), { cache: "no-cache" });
+      const answer = await fetch(new URL("index.json", this.address), { cache: "no-cache", signal: AbortSignal.timeout(PATIENCE) });
       const models = answer.ok ? await answer.json() : [];
       state.shipped = { models, note: models.length ? "" : "None came with this site." };
     } catch {

@@ -1,0 +1,100 @@
+"""The page's sheets in Chromium: kept runs and trained models, keyboard, and what must not move or close."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Browser, Page, Route, expect
+from ui_page import demo, head, shot, title
+
+pytest_plugins = ("browser", "ui_page")
+
+
+def test_keyboard(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
+        page.keyboard.press("2")
+        expect(head(page, "tokenizer")).to_be_focused()
+        expect(head(page, "tokenizer")).to_have_attribute("aria-expanded", "true")
+        expect(head(page, "train")).to_have_attribute("aria-expanded", "false")
+        page.keyboard.press("?")
+        expect(page.locator('[data-sheet="keys"]')).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator('[data-sheet="keys"]')).to_be_hidden()
+        expect(head(page, "tokenizer")).to_be_focused()
+        page.get_by_label("Try any text").fill("")
+        page.get_by_label("Try any text").press("4")
+        expect(head(page, "tokenizer")).to_have_attribute("aria-expanded", "true")
+
+
+def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
+        page.get_by_role("button", name="Runs").click()
+        kept = page.locator('[data-t="runs"]')
+        expect(kept.get_by_role("listitem")).to_have_count(1)
+        kept.get_by_role("button", name="Rename").click()
+        kept.get_by_label("Name of the run").fill("The sea")
+        kept.get_by_label("Name of the run").press("Enter")
+        expect(kept.locator("b")).to_have_text("The sea")
+        shot(page, "runs")
+        with page.expect_download() as download:
+            kept.get_by_role("button", name="Export").click()
+        assert download.value.suggested_filename == "run.zip"
+        kept.get_by_role("button", name="Delete").click()
+        kept.get_by_role("button", name="Undo").click()
+        expect(kept.locator("b")).to_have_text("The sea")
+        kept.get_by_role("button", name="Open").click()
+        expect(title(page)).to_have_text("Paused at step 150")
+
+
+def test_nothing_moves_under_the_pointer_when_python_has_come(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
+        late: list[Route] = []  # what the worker reads while it boots
+        page.route("**/recorded/nano.jsonl", lambda route: late.append(route))
+        page.get_by_role("button", name="Runs").click()
+        buttons = page.locator('[data-t="shipped"] button')
+        expect(buttons).to_have_count(2)
+        before = [button.bounding_box() for button in buttons.all()]
+        assert page.locator('[data-t="runs"] li').count() == 0
+        answer(page, late)
+        expect(page.locator('[data-t="runs"] li')).to_have_count(1)
+        assert [button.bounding_box() for button in buttons.all()] == before
+
+
+def test_runs_wait_for_the_models_above_them(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
+        late: list[Route] = []
+        page.route("**/checkpoints/index.json", lambda route: late.append(route))
+        page.get_by_role("button", name="Runs").click()
+        expect(page.locator('[data-t="runs-count"]')).to_have_text("1")
+        page.wait_for_timeout(100)
+        assert page.locator('[data-t="runs"] li').count() == 0
+        answer(page, late)
+        expect(page.locator('[data-t="shipped"] li')).to_have_count(2)
+        expect(page.locator('[data-t="runs"] li')).to_have_count(1)
+
+
+def answer(page: Page, routes: list[Route]) -> None:
+    """Lets requests go on that were held up, once there are some."""
+    while not routes:
+        page.wait_for_timeout(20)
+    for route in routes:
+        route.continue_()
+
+
+def test_a_click_beside_a_sheet_closes_it_and_one_that_slips_does_not(
+    chromium: Browser, ui_base: str
+) -> None:
+    with demo(chromium, ui_base) as page:
+        sheet = page.locator('[data-sheet="runs"]')
+        page.get_by_role("button", name="Runs").click()
+        box = page.locator('[data-t="shipped"] button').first.bounding_box()
+        edge = sheet.bounding_box()
+        assert box
+        assert edge
+        page.mouse.move(box["x"] + 5, box["y"] + 5)
+        page.mouse.down()
+        page.mouse.move(edge["x"] + edge["width"] - 5, edge["height"] - 5)  # the sheet's own ground
+        page.mouse.up()
+        expect(sheet).to_be_visible()
+        page.mouse.click(edge["x"] + 5, edge["height"] - 5)
+        expect(sheet).to_be_visible()
+        page.mouse.click(edge["x"] - 50, 300)
+        expect(sheet).to_be_hidden()
