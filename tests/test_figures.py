@@ -247,6 +247,23 @@ def test_a_time_that_pays_for_a_recorded_run_shows_what_it_wrote(
         expect(sample.locator("blockquote")).to_contain_text("Once upon a time")
 
 
+@pytest.mark.parametrize("width", [375, 1440])
+def test_a_sample_of_any_length_moves_nothing(chromium: Browser, figures_base: str, width: int) -> None:
+    with figures(chromium, figures_base, viewport={"width": width, "height": 900}) as page:
+        page.evaluate("localStorage.setItem('tabula.compute', JSON.stringify({cpu: 1, tuned: 4}))")
+        height = "document.querySelector('tabula-hour .live').offsetHeight"
+        before, shown = page.evaluate(height), set()
+        page.reload(wait_until="networkidle")
+        figure = page.locator("tabula-hour")
+        for minutes in ("1", "60", "10080"):
+            for machine in ("own", "m1", "h100"):
+                figure.get_by_label("Time, minutes").fill(minutes)
+                figure.get_by_label("Machine").select_option(machine)
+                shown.add(figure.locator("[data-sample]:visible").get_attribute("data-sample"))
+                assert page.evaluate(height) == before, (minutes, machine)
+        assert shown == {"nano", "micro", "small"}
+
+
 # ---------------------------------------------------------------- curves
 
 RUNS = [run.name for run in recordings.drawn()]

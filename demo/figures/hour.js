@@ -22,6 +22,9 @@ class Hour extends HTMLElement {
     this.select.disabled = false;
     this.select.onchange = () => this.changed();
     this.presets = [...this.querySelectorAll("[data-preset]")].map(({ dataset }) => dataset);
+    this.samples = [...this.querySelectorAll("[data-sample]")];
+    const written = this.samples.map(({ dataset }) => dataset.sample);
+    this.recorded = this.presets.filter(({ preset }) => written.includes(preset));
     this.onMeasured = () => this.own();
     document.addEventListener(MEASURED, this.onMeasured);
     this.own();
@@ -65,9 +68,8 @@ class Hour extends HTMLElement {
     const label = this.querySelector(".live__here");
     label.setAttribute("x", place(size));
     label.textContent = short(size);
-    for (const sample of this.querySelectorAll("[data-sample]")) {
-      sample.hidden = sample.dataset.sample !== this.nearest(size);
-    }
+    const chosen = this.nearest(size, this.recorded);
+    for (const sample of this.samples) sample.hidden = sample.dataset.sample !== chosen;
     for (const row of this.querySelectorAll("[data-seconds]")) {
       const there = bestSize(rate * row.dataset.seconds);
       const texts = [short(there), short(CHINCHILLA * there), this.nearest(there)];
@@ -76,9 +78,9 @@ class Hour extends HTMLElement {
   }
 
   /** The preset whose size is the nearest, by ratio. */
-  nearest(size) {
+  nearest(size, among = this.presets) {
     const distance = ({ parameters }) => Math.abs(Math.log(parameters / size));
-    return this.presets.reduce((best, next) => (distance(next) < distance(best) ? next : best)).preset;
+    return among.reduce((best, next) => (distance(next) < distance(best) ? next : best)).preset;
   }
 }
 

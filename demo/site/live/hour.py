@@ -6,6 +6,7 @@ Chinchilla's rule is 20 tokens a parameter (Hoffmann et al. 2022): C = 6 · N ·
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from demo.site.live import recordings
@@ -64,9 +65,9 @@ def _place(parameters: float) -> str:
     return f"{min(100, max(0, 100 * math.log(parameters / low) / math.log(high / low))):.1f}%"
 
 
-def nearest(parameters: float) -> str:
+def nearest(parameters: float, among: Iterable[str] = PRESETS) -> str:
     """The preset whose size is the nearest, by ratio."""
-    return min(PRESETS, key=lambda name: abs(math.log(PRESETS[name].model.parameters / parameters)))
+    return min(among, key=lambda name: abs(math.log(PRESETS[name].model.parameters / parameters)))
 
 
 def _body(bundle: Path) -> Markup:
@@ -96,7 +97,7 @@ def _body(bundle: Path) -> Markup:
     return join(
         tag("p", *_sentence("1 hour", N), class_="live__sum num", data_part="sum"),
         drawn,
-        _samples(nearest(N)),
+        _samples(N),
         _table(rate),
     )
 
@@ -110,26 +111,23 @@ def _sentence(time: str, N: float) -> list[str]:
     ]
 
 
-def _samples(chosen: str) -> Markup:
-    """What recorded runs of each preset wrote at their end; the nearest preset's is shown."""
+def _samples(N: float) -> Markup:
+    """What recorded runs of the presets wrote at their end; the one of the nearest size is shown."""
     runs = [*recordings.of_models(), *recordings.all_runs()]  # of one preset, the page's own
-    texts = {run.preset: run.sample for run in runs if run.sample}
+    texts = {run.preset: run.sample for run in runs if run.preset and run.sample}
+    chosen = nearest(N, texts)
 
-    def said(name: str) -> Markup:
-        sample = texts.get(name)
+    def said(name: str, sample: recordings.Event) -> Markup:
         size = f"{short(PRESETS[name].model.parameters)} parameters"
-        if sample is None:
-            return tag("p", f"Nearest preset: {name}, {size}. No run of it is recorded yet.")
-        return join(
-            tag("p", f"Nearest preset: {name}, {size}. A recorded run of it wrote:"),
+        return tag(
+            "div",
+            tag("p", f"The nearest recorded run, {name} of {size}, wrote:"),
             tag("blockquote", f"{sample['prompt']}{sample['text']}", class_="book"),
+            data_sample=name,
+            hidden=name != chosen,
         )
 
-    return tag(
-        "div",
-        *(tag("div", said(name), data_sample=name, hidden=name != chosen) for name in PRESETS),
-        class_="live__samples",
-    )
+    return tag("div", *(said(name, sample) for name, sample in texts.items()), class_="live__samples")
 
 
 def _table(rate: float) -> Markup:
