@@ -6,9 +6,14 @@ import asyncio
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from trainer.cache import CACHE_VARIABLE
 from trainer.devices import Device, open_device
+
+# How long an example takes says what else the machine does, and nothing of the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

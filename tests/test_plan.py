@@ -105,7 +105,7 @@ def programs(draw: st.DrawFn) -> Plan:
 
 
 @given(programs())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_two_live_tensors_share_memory(plan: Plan) -> None:
     check_memory(plan)
 

@@ -89,7 +89,7 @@ def to_tensor(array: np.ndarray) -> TensorData:
     st.dictionaries(names, arrays(), max_size=5),
     st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=1),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_written_bytes_are_the_references(
     arrays: dict[str, np.ndarray], metadata: dict[str, str] | None
 ) -> None:

@@ -193,7 +193,7 @@ def hurt_headers(draw: st.DrawFn) -> bytes:
 
 
 @given(hurt_headers())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_agrees_with_the_reference_on_hurt_headers(data: bytes) -> None:
     assert accepts(data) == accepts_reference(data)
 
