@@ -59,12 +59,21 @@ def test_records(precision: str, cli: Cli, tmp_path: Path, quick: None) -> None:
     (steps,) = json.loads((tmp_path / "train_steps.json").read_text())
     assert (steps["workload"], steps["precision"], steps["impl"]) == ("TINY", precision, "tabula")
     assert steps["dispatches"] > 50
+    assert steps["python_share"] == steps["encoding_share"] > 0, "where there is no graphics library"
     (waiting,) = json.loads((tmp_path / "waiting.json").read_text())
     assert waiting["ms_per_step"] > 0
     assert waiting["ms_per_step_waiting"] > 0
     for record in (*kernels, steps, waiting):
         assert record["precision"] == precision
         assert set(record) >= ORIGIN
+
+
+def test_python_s_own_part_of_a_step_is_less_than_its_library_s_and_its_own(
+    cli: Cli, tmp_path: Path, quick: None
+) -> None:
+    cli.done("bench", "steps", *TINY[:4], "--steps", "20", "--out", tmp_path)
+    (steps,) = json.loads((tmp_path / "train_steps.json").read_text())
+    assert 0 < steps["python_share"] < steps["encoding_share"] < 1
 
 
 def test_a_busy_moment_counts_little_for_the_tokenizer(

@@ -109,7 +109,7 @@ HEADLINES = {
     "the same by cuBLAS": ("kernels", "tflops", {"impl": "torch"}),
     "f16, on matrix units": ("kernels", "tflops", {"variant": "matmul_units", "precision": "mixed"}),
     "training GPT-2 124M, f32": ("train_steps", "tokens_per_s", {}),
-    "of it, Python and its WebGPU library": ("train_steps", "python_share", {}),
+    "of it, Python and its WebGPU library": ("train_steps", "encoding_share", {}),
     "in mixed precision": ("train_steps", "tokens_per_s", {"workload": "GPT-2", "precision": "mixed"}),
     "BPE, 8,192 tokens: learned from 10 MB and applied": (
         "page",

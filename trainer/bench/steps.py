@@ -11,7 +11,7 @@ from statistics import median
 from trainer.bench.records import Record, digits, ours, peak_memory
 from trainer.budget import estimate
 from trainer.config import PRESETS, ModelConfig, TrainConfig
-from trainer.devices import Device
+from trainer.devices import Device, Executable
 from trainer.errors import ConfigError
 from trainer.model import build
 from trainer.ops.random import dataset_parts
@@ -51,12 +51,13 @@ def configured(name: str, precision: str, batch: int | None) -> tuple[ModelConfi
 
 
 async def time_steps(device: Device, name: str, precision: str, batch: int | None, steps: int) -> Record:
-    """Whole training steps of a workload on random tokens: milliseconds, and the share that Python takes."""
+    """Whole training steps of a workload on random tokens: milliseconds, and what the CPU is busy for."""
     model, train = configured(name, precision, batch)
     runtime = await warmed_up(device, model, train)
     built = runtime.model
     budget = estimate(built, train, software=device.info.software)
     seconds, encoding = await run_steps(runtime, steps)
+    python = python_seconds(runtime.executable, encoding)
     memory = peak_memory()
     runtime.close()
     record = {
@@ -67,7 +68,8 @@ async def time_steps(device: Device, name: str, precision: str, batch: int | Non
         "ms_per_step": round(1e3 * seconds, 4),
         "tokens_per_s": round(budget.tokens_per_step / seconds),
         "tflops": digits(budget.flops_per_step / seconds / 1e12),
-        "python_share": round(encoding / seconds, 4),
+        "encoding_share": digits(encoding / seconds),
+        "python_share": digits(python / seconds),
         "dispatches": sum(len(built.plan.programs[name].dispatches) for name in STEP),
         "device_memory_bytes": budget.device_memory,
         "peak_memory_bytes": memory,
@@ -76,7 +78,8 @@ async def time_steps(device: Device, name: str, precision: str, batch: int | Non
     print(
         f"step {name:8} {precision:5} {record['ms_per_step']:9.2f} ms  "
         f"{record['tokens_per_s']:>9,} tokens/s  {1e3 * record['tflops']:.1f} GFLOP/s  "
-        f"{record['dispatches']} dispatches  Python {100 * record['python_share']:.1f}%  "
+        f"{record['dispatches']} dispatches  CPU {100 * record['encoding_share']:.1f}%, "
+        f"Python {100 * record['python_share']:.1f}%  "
         f"memory {memory >> 20:,} MiB (estimated {budget.host_memory >> 20:,})"
     )
     return record
@@ -114,7 +117,9 @@ async def time_waiting(device: Device, name: str, precision: str, batch: int | N
 
 
 async def run_steps(runtime: Runtime, steps: int) -> tuple[float, float]:
-    """Seconds of one of `steps` training steps, sent ahead as in training, and what of it Python took."""
+    """Seconds of one of `steps` training steps, sent ahead as in training, and those that sending it took
+    the thread of Python and of the library under it.
+    """
     encoding, began = 0.0, time.perf_counter()
     for done in range(0, steps, CHUNK):
         start = time.thread_time()
@@ -122,6 +127,18 @@ async def run_steps(runtime: Runtime, steps: int) -> tuple[float, float]:
         encoding += time.thread_time() - start
     await runtime.executable.finish()
     return (time.perf_counter() - began) / steps, encoding / steps
+
+
+def python_seconds(executable: Executable, encoding: float) -> float:
+    """Seconds of a training step that Python itself takes of the `encoding`, which is all its own without a
+    graphics library.
+    """
+    # Not above: the page, which times steps too, is without it.
+    from trainer.devices.native import NativeExecutable
+
+    if not isinstance(executable, NativeExecutable):
+        return encoding
+    return median(executable.python_seconds(STEP * CHUNK) for _ in range(BATCHES)) / CHUNK
 
 
 async def warmed_up(device: Device, model: ModelConfig, train: TrainConfig) -> Runtime:

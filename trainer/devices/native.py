@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from trainer import kernels
@@ -167,6 +167,29 @@ class NativeDevice:
         return _api.GPUShaderModule("kernel", module, self.device)
 
 
+def _encode(lib: Any, encoding: Any, ready: list[Ready], no_offsets: Any = None) -> None:
+    """Dispatches into a compute pass. They go to the library itself: wgpu-py's methods take three times as
+    long, and what they would check is checked when the encoder finishes.
+    """
+    set_pipeline = lib.wgpuComputePassEncoderSetPipeline
+    set_bind_group = lib.wgpuComputePassEncoderSetBindGroup
+    dispatch_workgroups = lib.wgpuComputePassEncoderDispatchWorkgroups
+    current = None
+    for pipeline, group, grid in ready:
+        if pipeline is not current:
+            set_pipeline(encoding, pipeline)
+            current = pipeline
+        set_bind_group(encoding, 0, group, 0, no_offsets)
+        dispatch_workgroups(encoding, *grid)
+
+
+class _Nothing:
+    """In place of the library: all its functions, which do nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: None
+
+
 class NativeExecutable:
     """A plan on a WebGPU device: buffers, pipelines and bind groups are made once and replayed."""
 
@@ -238,24 +261,16 @@ class NativeExecutable:
         for start in range(0, len(ready), every):
             self._submit(ready[start : start + every])
 
+    def python_seconds(self, programs: Iterable[str]) -> float:
+        """Seconds that `run` keeps Python itself busy with these programs, the library's part left out."""
+        began = time.thread_time()
+        _encode(_Nothing(), None, [dispatch for name in programs for dispatch in self._programs[name]])
+        return time.thread_time() - began
+
     def _submit(self, ready: list[Ready], timestamps: dict[str, Any] | None = None) -> None:
-        """One submit. Dispatches go to the library itself: wgpu-py's methods take three times as long, and
-        what they would check is checked when the encoder finishes.
-        """
         encoder = self.gpu.create_command_encoder()
         compute = encoder.begin_compute_pass(timestamp_writes=timestamps)
-        lib, encoding = self.device.lib, compute._internal
-        set_pipeline = lib.wgpuComputePassEncoderSetPipeline
-        set_bind_group = lib.wgpuComputePassEncoderSetBindGroup
-        dispatch_workgroups = lib.wgpuComputePassEncoderDispatchWorkgroups
-        none = self.device.ffi.NULL  # no dynamic offsets
-        current = None
-        for pipeline, group, grid in ready:
-            if pipeline is not current:
-                set_pipeline(encoding, pipeline)
-                current = pipeline
-            set_bind_group(encoding, 0, group, 0, none)
-            dispatch_workgroups(encoding, *grid)
+        _encode(self.device.lib, compute._internal, ready, self.device.ffi.NULL)
         compute.end()
         self.gpu.queue.submit([encoder.finish()])
 
