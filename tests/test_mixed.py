@@ -294,7 +294,7 @@ def test_a_run_is_saved_in_the_precision_that_suited_its_device(
 
 
 def test_without_f16_it_is_refused(text: tuple[Tokenizer, Dataset]) -> None:
-    with pytest.raises(DeviceError, match="shader-f16, which this device does not give: use --precision f32"):
+    with pytest.raises(DeviceError, match="shader-f16, which this device does not give: use precision f32"):
         build(MODEL, train=CONFIG, tokens=1000, tuning=Tuning())
     with pytest.raises(ConfigError, match="precision is 'half': give --precision one of f32, mixed"):
         replace(CONFIG, precision="half")

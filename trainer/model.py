@@ -97,7 +97,7 @@ def build(
     if mixed and HALF not in plan.tuning.features:
         raise DeviceError(
             f"mixed precision needs {HALF}, which this device does not give",
-            "use --precision f32, or another --device",
+            "use precision f32, or another device",
         )
     builder = _Builder(config, plan, training=train is not None, mixed=mixed)
     builder.init(train.seed if train else seed)

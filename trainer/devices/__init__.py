@@ -131,7 +131,7 @@ def check_fits(plan: Plan, info: DeviceInfo) -> None:
         if missing:
             raise DeviceError(
                 f"{kernel} takes {', '.join(sorted(missing))}, which {info.name} does not give",
-                "use --precision f32, or another --device",
+                "use precision f32, or another device",
             )
     largest = max(plan.buffers, default=0)
     limit = info.limits.get("max-buffer-size", largest)
