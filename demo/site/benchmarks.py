@@ -94,13 +94,13 @@ def table(records: Sequence[Record]) -> str:
     """One machine's records of a file, and below them where they come from."""
     names = dict.fromkeys(name for record in records for name in record.values)
     rate = next((name for name in RATES if name in names), None)
-    first = ("workload", "name", "variant", "tuned", rate)  # what a narrow screen should show
+    first = ("workload", "name", "precision", "impl", "variant", rate)  # what a narrow screen should show
     fields = [name for name in (*first, *names) if name in names and name not in (*PROVENANCE, "unit")]
-    fields = list(dict.fromkeys(fields))
     largest = max((r.number(rate) for r in records if rate and rate in r.values), default=0)
-    head = "".join(_head(name, records) for name in fields)
+    columns = {name: _holds_numbers(name, records) for name in fields}
+    head = "".join(_head(name, numbers) for name, numbers in columns.items())
     head += '<th scope="col">Compared</th>' if largest else ""
-    rows = "".join(_row(record, fields, rate if largest else None, largest) for record in records)
+    rows = "".join(_row(record, columns, rate if largest else None, largest) for record in records)
     label = escape(f"Measurements on {records[0].device}")
     return (
         f'<div class="tb-scroll" tabindex="0" role="region" aria-label="{label}"><table class="tb-table">'
@@ -123,18 +123,31 @@ def bar(share: float, impl: str = "tabula") -> str:
     )
 
 
-def _row(record: Record, fields: Iterable[str], rate: str | None, largest: float) -> str:
+def _holds_numbers(field: str, records: Iterable[Record]) -> bool:
+    return not any(isinstance(record.values.get(field), str) for record in records)
+
+
+def _head(field: str, numbers: bool) -> str:
+    text = HEADS.get(field, field.replace("_", " ").capitalize())
+    return f'<th scope="col"{_side(numbers)}>{escape(text)}</th>'
+
+
+def _side(numbers: bool) -> str:
+    """Where a cell's text stands: numbers, and what stands for one, at the right."""
+    return ' class="tb-r"' if numbers else ""
+
+
+def _row(record: Record, columns: dict[str, bool], rate: str | None, largest: float) -> str:
     cells = []
-    for field in fields:
+    for field, numbers in columns.items():
         value = record.values.get(field)
         if value is None:
-            cells.append("<td>–</td>")
+            shown = "–"
         elif isinstance(value, str):
-            text = value.replace("_", " ") if field == "name" else value
-            cells.append(f"<td>{escape(text)}</td>")
+            shown = value.replace("_", " ") if field == "name" else value
         else:
             shown = f"{value:,}" if is_label(value, field) else record.shown(field)
-            cells.append(f'<td class="tb-r">{escape(shown)}</td>')
+        cells.append(f"<td{_side(numbers)}>{escape(shown)}</td>")
     if rate:
         share = record.number(rate) / largest if rate in record.values else 0
         cells.append(f'<td class="tb-bars">{bar(share, str(record.values.get("impl", "tabula")))}</td>')
@@ -157,14 +170,6 @@ def _origins(records: Sequence[Record]) -> str:
         for *about, commit, command in made
     )
     return f'<ul class="tb-origins">{items}</ul>'
-
-
-def _head(field: str, records: Iterable[Record]) -> str:
-    """A column's head, above its numbers at the right or above its words at the left."""
-    words = any(isinstance(record.values.get(field), str) for record in records)
-    text = HEADS.get(field, field.replace("_", " ").capitalize())
-    side = "" if words else ' class="tb-r"'
-    return f'<th scope="col"{side}>{escape(text)}</th>'
 
 
 def _slug(text: str) -> str:
