@@ -21,6 +21,7 @@ from trainer.bench.steps import configured, open_training
 from trainer.config import ModelConfig
 from trainer.devices import open_device
 from trainer.errors import DeviceError
+from trainer.runtime import ints
 
 pytest_plugins = ("cli_fixtures",)
 
@@ -137,8 +138,7 @@ def test_a_step_that_overflows_is_not_in_a_profile(quick: None) -> None:
         tensors = {"scale": training.state.loss_scale, **runtime.model.parameters}
         await runtime.executable.write(tensors[tensor], struct.pack("<f", value) * tensors[tensor].size)
         await profile.time_kernels(device, runtime)
-        counters = (await runtime.executable.read(training.state.counters)).cast("B")
-        return struct.unpack("<4I", counters)[1]
+        return ints(await runtime.executable.read(training.state.counters))[1]
 
     assert asyncio.run(profiled("mixed", "scale", 2.0**30)) > 0, "updates"
     with pytest.raises(DeviceError, match="diverged while it was timed: try again"):

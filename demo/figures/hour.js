@@ -23,8 +23,7 @@ class Hour extends HTMLElement {
     this.select.onchange = () => this.changed();
     this.presets = [...this.querySelectorAll("[data-preset]")].map(({ dataset }) => dataset);
     this.samples = [...this.querySelectorAll("[data-sample]")];
-    const written = this.samples.map(({ dataset }) => dataset.sample);
-    this.recorded = this.presets.filter(({ preset }) => written.includes(preset));
+    this.recorded = this.presets.filter(({ preset }) => this.samples.some(({ dataset }) => dataset.sample === preset));
     this.onMeasured = () => this.own();
     document.addEventListener(MEASURED, this.onMeasured);
     this.own();

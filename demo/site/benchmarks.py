@@ -95,9 +95,9 @@ def table(records: Sequence[Record]) -> str:
     names = dict.fromkeys(name for record in records for name in record.values)
     rate = next((name for name in RATES if name in names), None)
     first = ("workload", "name", "precision", "impl", "variant", rate)  # what a narrow screen should show
-    fields = [name for name in (*first, *names) if name in names and name not in (*PROVENANCE, "unit")]
-    largest = max((r.number(rate) for r in records if rate and rate in r.values), default=0)
+    fields = (name for name in (*first, *names) if name in names and name not in (*PROVENANCE, "unit"))
     columns = {name: _holds_numbers(name, records) for name in fields}
+    largest = max((r.number(rate) for r in records if rate and rate in r.values), default=0)
     head = "".join(_head(name, numbers) for name, numbers in columns.items())
     head += '<th scope="col">Compared</th>' if largest else ""
     rows = "".join(_row(record, columns, rate if largest else None, largest) for record in records)

@@ -7,11 +7,8 @@ from trainer.kernels import LOOP_LIMIT, Choice, Constant, MatrixUnits, Question
 from trainer.plan import Grid, Plan, Tape, Tensor
 
 ROWS = 64  # rows of one head that a workgroup takes on, but for what `grid` says
-TILED = (
-    "attention_tiled",
-    "attention_subgroups",
-    "attention_units",
-)  # variants with attention_tiled's `backward_delta`
+# Variants with attention_tiled's `backward_delta`
+TILED = ("attention_tiled", "attention_subgroups", "attention_units")
 
 
 def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:

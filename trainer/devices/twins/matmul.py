@@ -37,17 +37,10 @@ def multiply(
 ) -> None:
     left = _matrix(a, k.K, k.M, k.LDA).T if k.TRANSPOSE_A else _matrix(a, k.M, k.K, k.LDA)
     right = _matrix(b, k.N, k.K, k.LDB).T if k.TRANSPOSE_B else _matrix(b, k.K, k.N, k.LDB)
-    if k.PART < k.K:
-        for part, start in enumerate(range(0, k.K, k.PART)):
-            rows = slice(start, min(start + k.PART, k.K))
-            _matrix(out[part * k.M * k.LDO :], k.M, k.N, k.LDO)[:] = left[:, rows] @ right[rows]
-        first = _matrix(out, k.M, k.N, k.LDO)
-        if k.BIAS:
-            first += bias[: k.N]
-        if k.RESIDUAL:
-            first += _matrix(aux, k.M, k.N, k.LDO)
-        return
-    s = left @ right
+    for part, start in enumerate(range(k.PART, k.K, k.PART), 1):
+        rows = slice(start, start + k.PART)
+        _matrix(out[part * k.M * k.LDO :], k.M, k.N, k.LDO)[:] = left[:, rows] @ right[rows]
+    s = left[:, : k.PART] @ right[: k.PART]  # the first part, or all: the one with an epilogue
     if k.BIAS:
         s = s + bias[: k.N]
     if k.GELU:
