@@ -241,7 +241,8 @@ fn four_columns(c: ptr<function, Tile>, i: u32, x0: vec4<f32>, x1: vec4<f32>, y:
   (*c)[i + 6u] = fma(x0.wzyx, vec4<f32>(y.w), (*c)[i + 6u]);
 }
 
-// c += the column of 8 at `at_a` times the row of 8 or 12 at `at_b`
+// c += the column of 8 at `at_a` times the row of 8 or 12 at `at_b`. All factors are read first: where y2 was read
+// later, threads of 8×12 outputs took more registers than three workgroups of 128 have on an H100.
 fn outer(c: ptr<function, Tile>, at_a: u32, at_b: u32) {
   let x0 = slices_a[at_a];
   let x1 = slices_a[at_a + TILE_M / 8u];
