@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from array import array
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +25,8 @@ from trainer.errors import DeviceError, StorageError
 from trainer.events import Event, Notice, Progress, Reader
 from trainer.kernels import MATRIX_UNITS, Choice, Tuning
 from trainer.ops import matmul
-from trainer.plan import Asked
+from trainer.ops.random import normal
+from trainer.plan import Asked, Plan
 from trainer.snapshot import Snapshot
 from trainer.tokenizer import Tokenizer
 from trainer.train import Trainer
@@ -188,6 +190,38 @@ def test_it_can_be_cancelled_and_gives_the_memory_back(
 
     asyncio.run(go())
     assert len(closed) == 1
+
+
+def test_a_cancelled_read_ends_with_the_loop_that_waited(
+    native: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when the GPU is done, which may be when there is no loop any more to tell."""
+    untold: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", untold.append)
+    plan = Plan(native.info.tuning)
+    x = plan.tensor("x", (1 << 22,), role="state")
+    with plan.program("fill"):
+        normal(plan, x, std=1.0, seed=1, stream=0)
+    plan.finish()
+
+    async def go() -> None:
+        executable = await native.compile(plan)
+        executable.run(["fill"] * 20)
+        reading = asyncio.create_task(executable.read(x))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])  # a software renderer may be done already
+        executable.close()
+
+    async def all_is_done() -> None:
+        executable = await native.compile(plan)
+        await executable.finish()
+        executable.close()
+
+    for _ in range(4):
+        asyncio.run(go())
+        asyncio.run(all_is_done())
+    assert not untold
 
 
 def test_what_does_not_fit_the_device_is_an_error(reference32: Device) -> None:

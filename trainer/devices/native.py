@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from trainer import kernels
@@ -325,11 +326,14 @@ class NativeExecutable:
         encoder = self.gpu.create_command_encoder()
         encoder.copy_buffer_to_buffer(buffer, offset, staging, 0, size)
         self.gpu.queue.submit([encoder.finish()])
-        await staging.map_async("READ")
-        data = staging.read_mapped(copy=True)
-        staging.unmap()
-        staging.destroy()
-        return data
+        mapping = staging.map_async("READ")
+        try:
+            await mapping
+            return staging.read_mapped(copy=True)
+        finally:
+            staging.destroy()
+            with suppress(RuntimeError):  # where a cancelled read ends: while there is a loop to tell
+                mapping.sync_wait()
 
     async def finish(self) -> None:
         # The queue works in order, and wgpu-py 0.32's own way raises a TypeError.
