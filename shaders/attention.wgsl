@@ -6,7 +6,7 @@
 //
 // Forward keeps a running maximum and sum (Milakov and Gimelshein, arXiv 1805.02867; as in FlashAttention,
 // arXiv 2205.14135). Backward computes the probabilities again, P = exp(q·k·SCALE - lse), and with
-// delta[t] = out[t]·dout[t]:
+// delta[t] = out[t]·dout[t], which backward_query makes for backward_key_value as well:
 //   dS = P ∘ (dout vᵀ - delta);  dq = SCALE · dS k;  dk = SCALE · dSᵀ q;  dv = Pᵀ dout
 //
 // Constants: B T NH HS SCALE
@@ -74,20 +74,6 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 @compute @workgroup_size(64)
-fn backward_delta(@builtin(global_invocation_id) id: vec3<u32>) {
-  let i = id.x;
-  if (i >= B * NH * T) {
-    return;
-  }
-  let at = channel_of(i, i % T, C);
-  var sum = 0.0;
-  for (var c = 0u; c < HS; c++) {
-    sum = fma(f32(result[at + c]), f32(dout[at + c]), sum);
-  }
-  delta[i] = sum;
-}
-
-@compute @workgroup_size(64)
 fn backward_query(@builtin(global_invocation_id) id: vec3<u32>) {
   let i = id.x;
   if (i >= B * NH * T) {
@@ -99,11 +85,14 @@ fn backward_query(@builtin(global_invocation_id) id: vec3<u32>) {
   var q: array<f32, HS>;
   var d: array<f32, HS>;
   var dq: array<f32, HS>;
+  var own_delta = 0.0;
   for (var c = 0u; c < HS; c++) {
     q[c] = f32(qkv[row + c]) * SCALE;
     d[c] = f32(dout[from_out + c]);
     dq[c] = 0.0;
+    own_delta = fma(f32(result[from_out + c]), d[c], own_delta);
   }
+  delta[i] = own_delta;
   for (var s = 0u; s <= t; s++) {
     let key = channel_of(i, s, 3u * C) + C;
     var score = 0.0;
@@ -112,7 +101,7 @@ fn backward_query(@builtin(global_invocation_id) id: vec3<u32>) {
       score = fma(q[c], f32(qkv[key + c]), score);
       dp = fma(d[c], f32(qkv[key + C + c]), dp);
     }
-    let ds = exp(score - kept[i]) * (dp - deltas[i]) * SCALE;
+    let ds = exp(score - kept[i]) * (dp - own_delta) * SCALE;
     for (var c = 0u; c < HS; c++) {
       dq[c] = fma(ds, f32(qkv[key + c]), dq[c]);
     }

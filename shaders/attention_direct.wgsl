@@ -10,9 +10,11 @@
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<qkv_type>>;
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<out_type>>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(3) var<storage, read> result: array<vec4<result_type>>;  // out, read again
 @group(0) @binding(4) var<storage, read> kept: array<f32>;  // lse, read again
 @group(0) @binding(5) var<storage, read> dout: array<vec4<dout_type>>;
-@group(0) @binding(7) var<storage, read> deltas: array<f32>;
+@group(0) @binding(6) var<storage, read_write> delta: array<f32>;
+@group(0) @binding(7) var<storage, read> deltas: array<f32>;  // delta, read again
 @group(0) @binding(8) var<storage, read_write> dqkv: array<vec4<dqkv_type>>;
 
 const HS4 = HS / 4u;
@@ -158,14 +160,20 @@ fn backward_query(@builtin(global_invocation_id) id: vec3<u32>) {
   for (var i = 0u; i < HS; i++) {
     dq[i] = vec4<f32>();
   }
+  var own = vec4<f32>();  // delta
+  for (var c = 0u; c < HS4; c++) {
+    for (var r = 0u; r < 4u; r++) {
+      own[r] += dot(vec4<f32>(result[from_out[r] + c]), vec4<f32>(dout[from_out[r] + c]));
+    }
+  }
   for (var s = 0u; s <= t; s += 4u) {
     let keys = rows(head, s, 3u * C4) + C4;
     let scores = masked(products(queries, keys), t, s);
     let dp = dout_products(from_out, keys + C4);
-    let ds0 = exp(scores[0] - kept[at.x]) * (dp[0] - deltas[at.x]) * SCALE;
-    let ds1 = exp(scores[1] - kept[at.y]) * (dp[1] - deltas[at.y]) * SCALE;
-    let ds2 = exp(scores[2] - kept[at.z]) * (dp[2] - deltas[at.z]) * SCALE;
-    let ds3 = exp(scores[3] - kept[at.w]) * (dp[3] - deltas[at.w]) * SCALE;
+    let ds0 = exp(scores[0] - kept[at.x]) * (dp[0] - own.x) * SCALE;
+    let ds1 = exp(scores[1] - kept[at.y]) * (dp[1] - own.y) * SCALE;
+    let ds2 = exp(scores[2] - kept[at.z]) * (dp[2] - own.z) * SCALE;
+    let ds3 = exp(scores[3] - kept[at.w]) * (dp[3] - own.w) * SCALE;
     for (var c = 0u; c < HS4; c++) {
       let k = mat4x4<f32>(
         vec4<f32>(qkv[keys.x + c]),
@@ -180,6 +188,7 @@ fn backward_query(@builtin(global_invocation_id) id: vec3<u32>) {
     }
   }
   for (var r = 0u; r < min(4u, T - t); r++) {
+    delta[at[r]] = own[r];
     for (var c = 0u; c < HS4; c++) {
       dqkv[queries[r] + c] = vec4<dqkv_type>(dq[4u * c + r]);
     }

@@ -19,9 +19,11 @@
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<qkv_type>>;
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<out_type>>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(3) var<storage, read> result: array<vec4<result_type>>;  // out, read again
 @group(0) @binding(4) var<storage, read> kept: array<f32>;  // lse, read again
 @group(0) @binding(5) var<storage, read> dout: array<vec4<dout_type>>;
-@group(0) @binding(7) var<storage, read> deltas: array<f32>;
+@group(0) @binding(6) var<storage, read_write> delta: array<f32>;
+@group(0) @binding(7) var<storage, read> deltas: array<f32>;  // delta, read again
 @group(0) @binding(8) var<storage, read_write> dqkv: array<vec4<dqkv_type>>;
 
 const HS4 = HS / 4u;  // a head's row in vectors
@@ -50,6 +52,13 @@ fn qkv_vector(row: u32, c: u32) -> vec4<f32> {
 fn dout_vector(row: u32, c: u32) -> vec4<f32> {
   if (WIDTH == HS4 || c < HS4) {
     return vec4<f32>(dout[row + c]);
+  }
+  return vec4<f32>();
+}
+
+fn result_vector(row: u32, c: u32) -> vec4<f32> {
+  if (WIDTH == HS4 || c < HS4) {
+    return vec4<f32>(result[row + c]);
   }
   return vec4<f32>();
 }
@@ -219,15 +228,21 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
   var q: array<vec4<f32>, 4u * EIGHTH>;
   var d: array<vec4<f32>, 4u * EIGHTH>;
   var dq: array<vec4<f32>, 4u * EIGHTH>;
+  var o = array<vec4<f32>, 4>();  // shares of delta, of which there is one number a row
   for (var r = 0u; r < 4u; r++) {
     let row = batch + min(t ^ r, T - 1u);
     for (var c = 0u; c < EIGHTH; c++) {
       q[r * EIGHTH + c] = qkv_vector(row * 3u * C4 + start, 8u * c + member) * SCALE;
       d[r * EIGHTH + c] = dout_vector(row * C4 + start, 8u * c + member);
+      o[r].x = plus_dot(o[r].x, d[r * EIGHTH + c], result_vector(row * C4 + start, 8u * c + member));
     }
   }
+  let of_four = sum_of_four(o).x;
+  let own_delta = of_four + subgroupShuffleXor(of_four, 4u);
+  if (member < 4u && t < T) {
+    delta[group.x * T + t] = own_delta;
+  }
   let own_lse = kept[group.x * T + min(t, T - 1u)];
-  let own_delta = deltas[group.x * T + min(t, T - 1u)];
   for (var first = 0u; first < end; first += TILE) {
     bring_keys_and_values(batch * 3u * C4 + start + C4, first, thread);
     let count = min(TILE, max(last + 1u, first) - first);  // of keys that the subgroup's rows see

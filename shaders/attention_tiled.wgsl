@@ -49,6 +49,10 @@ fn dout_vector(row: u32, c: u32) -> vec4<f32> {
   return select(vec4<f32>(), vec4<f32>(dout[row + min(c, HS4 - 1u)]), c < HS4);
 }
 
+fn result_vector(row: u32, c: u32) -> vec4<f32> {
+  return select(vec4<f32>(), vec4<f32>(result[row + min(c, HS4 - 1u)]), c < HS4);
+}
+
 // A vector of each of two tiles, on its way from memory while the tiles before are worked on
 struct Pair {
   one: vec4<f32>,
@@ -224,24 +228,6 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
   }
 }
 
-// 16 threads a row, 16 rows of one head a workgroup
-@compute @workgroup_size(16, 16)
-fn backward_delta(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
-  let t = group.x * 16u + thread.y;
-  let row = (group.y / NH * T + min(t, T - 1u)) * C4 + group.y % NH * HS4;
-  var sum = 0.0;
-  for (var c = thread.x; c < HS4; c += 16u) {
-    sum = plus_dot(sum, vec4<f32>(result[row + c]), vec4<f32>(dout[row + c]));
-  }
-  weights[thread.y * 4u + thread.x / 4u][thread.x % 4u] = sum;
-  workgroupBarrier();
-  if (thread.x == 0u && t < T) {
-    let at = thread.y * 4u;
-    let sums = (weights[at] + weights[at + 1u]) + (weights[at + 2u] + weights[at + 3u]);
-    delta[group.y * T + t] = (sums.x + sums.y) + (sums.z + sums.w);
-  }
-}
-
 // Threads 0 .. 63 have q, threads 64 .. 127 dout of the same rows; of dq, each of a row's eight has an eighth.
 @compute @workgroup_size(128)
 fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -267,7 +253,21 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     }
   }
   let own_lse = kept[group.x * T + min(t, T - 1u)];
-  let own_delta = deltas[group.x * T + min(t, T - 1u)];
+  var products_with_out = vec4<f32>();  // a share of delta of each of the team's rows, where `own` is dout
+  for (var r = 0u; r < 4u; r++) {
+    let here = (batch + min(row + r, T - 1u)) * C4 + start;
+    for (var c = 0u; c < QUARTER; c++) {
+      products_with_out[r] = plus_dot(products_with_out[r], own[r * QUARTER + c], result_vector(here, 4u * c + member));
+    }
+  }
+  shares[thread] = products_with_out;
+  workgroupBarrier();
+  let at = 64u + 4u * team;
+  let own_delta = (shares[at][member] + shares[at + 1u][member])
+    + (shares[at + 2u][member] + shares[at + 3u][member]);
+  if (half == 1u && t < T) {
+    delta[group.x * T + t] = own_delta;
+  }
   let part = half * 4u + member;  // of eight vectors of dq
   var next = key_and_value(batch * 3u * C4 + start + C4, 0u, thread);
   for (var first = 0u; first < end; first += TILE) {

@@ -27,9 +27,11 @@
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<u32>>;  // of eight halves each
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(3) var<storage, read> result: array<vec4<u32>>;  // out, read again
 @group(0) @binding(4) var<storage, read> kept: array<f32>;  // lse, read again
 @group(0) @binding(5) var<storage, read> dout: array<vec4<u32>>;
-@group(0) @binding(7) var<storage, read> deltas: array<f32>;
+@group(0) @binding(6) var<storage, read_write> delta: array<f32>;
+@group(0) @binding(7) var<storage, read> deltas: array<f32>;  // delta, read again
 @group(0) @binding(8) var<storage, read_write> dqkv: array<vec4<u32>>;
 
 const THREADS = 4u * LANES;

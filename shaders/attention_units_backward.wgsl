@@ -46,6 +46,23 @@ fn store_sums(
   }
 }
 
+fn dot_of_eight(a: vec4<u32>, b: vec4<u32>) -> f32 {
+  let x = vec4<f32>(bitcast<vec4<f16>>(a.xy)) * vec4<f32>(bitcast<vec4<f16>>(b.xy));
+  let y = vec4<f32>(bitcast<vec4<f16>>(a.zw)) * vec4<f32>(bitcast<vec4<f16>>(b.zw));
+  let sum = x + y;
+  return (sum.x + sum.y) + (sum.z + sum.w);
+}
+
+// delta of query t, whose dout is row `own` of workgroup memory
+fn own_row_times_out(own: u32, bh: u32, t: u32) -> f32 {
+  let start = (bh / NH * T + min(t, T - 1u)) * C8 + bh % NH * HS8;
+  var sum = 0.0;
+  for (var i = 0u; i < HS8; i++) {
+    sum += dot_of_eight(memory[own * ROW + i], result[start + i]);
+  }
+  return sum;
+}
+
 @compute @workgroup_size(THREADS)
 fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let head = group.x / NH * T * 3u * C8 + group.x % NH * HS8;
@@ -57,7 +74,6 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
   let t = own + p.row;
   let row = group.x * T + min(t, vec2<u32>(T - 1u));
   let own_lse = of_runs(vec2<f32>(kept[row.x], kept[row.y]) * LOG2_E);
-  let own_delta = of_runs(vec2<f32>(deltas[row.x], deltas[row.y]));
 
   keep_own(thread, head, first_row);
   workgroupBarrier();
@@ -71,6 +87,11 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
   workgroupBarrier();
   let d0 = own_rows(subgroup * OWN);
   let d1 = own_rows(subgroup * OWN + SIDE);
+  var deltas_of_rows = vec2<f32>(own_row_times_out(subgroup * OWN + p.row.x, group.x, t.x));
+  if (SIDE == 8u) { deltas_of_rows.y = own_row_times_out(subgroup * OWN + p.row.y, group.x, t.y); }
+  if (t.x < T) { delta[row.x] = deltas_of_rows.x; }
+  if (SIDE == 8u && t.y < T) { delta[row.y] = deltas_of_rows.y; }
+  let own_delta = of_runs(deltas_of_rows);
   var dq0: Sums;
   var dq1: Sums;
 

@@ -352,17 +352,11 @@ for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for 
     )
     if _scale > 2:
         continue  # exp(score - lse) of such scores has an error of its own in f32, in every variant
-    case(
-        "attention.backward_delta",
-        _label,
-        lambda variant, shape=_shape[:3]: attention.delta_grid(variant, shape),
-        _constants,
-        {"result": _out.transpose(0, 2, 1, 3).astype(np.float32), "dout": _dout},
-        {"delta": poisoned(_rows)},
-        half=["result", "dout"],
-        fits=_fits,
-    )
-    for _entry in ("backward_query", "backward_key_value"):
+    _result = _out.transpose(0, 2, 1, 3).astype(np.float32)
+    for _entry, _read, _written in (
+        ("backward_query", {"result": _result}, {"delta": poisoned(_rows)}),
+        ("backward_key_value", {"deltas": _delta.astype(np.float32)}, {}),
+    ):
         case(
             f"attention.{_entry}",
             _label,
@@ -372,12 +366,12 @@ for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for 
                 "qkv": _qkv,
                 "kept": _lse.astype(np.float32),
                 "dout": _dout,
-                "deltas": _delta.astype(np.float32),
+                **_read,
             },
-            {"dqkv": poisoned(3 * _rows * _HS)},
+            {"dqkv": poisoned(3 * _rows * _HS), **_written},
             only=_backward,
             floor=1e-6,  # of the terms that cancel
-            half=["qkv", "dout", "dqkv"],
+            half=["qkv", "result", "dout", "dqkv"],
             fits=_fits,
             for_units=_on_units,
         )

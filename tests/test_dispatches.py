@@ -36,7 +36,6 @@ def test_dispatches_of_a_step(layers: int, precision: str, accumulate: int) -> N
         "layernorm.backward_parameters": 2 * layers + 1,
         "matmul.multiply": 3 * (4 * layers + 1),  # forward, and the gradients of both operands
         "attention.forward": layers,
-        "attention.backward_delta": layers,
         "attention.backward_query": layers,
         "attention.backward_key_value": layers,
         "column_sum.partial": 4 * layers,  # a bias each

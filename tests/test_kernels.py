@@ -220,4 +220,4 @@ def test_the_device_of_these_tests_has_the_default_limits_only(code: str, native
 
 def test_variants_are_found() -> None:
     assert variants_of("matmul.multiply")[:2] == ("matmul", "matmul_direct")
-    assert variants_of("attention.backward_delta")[0] == "attention"
+    assert variants_of("attention.backward_query")[0] == "attention"

@@ -66,7 +66,7 @@ _NEEDS_SUBGROUPS = Needs(frozenset({SUBGROUPS}), (UNIFORMITY, "enable subgroups;
 
 NEEDS = {
     "attention_subgroups": _NEEDS_SUBGROUPS,
-    "attention_units": _needs_units("qkv", "out", "dout", "dqkv"),
+    "attention_units": _needs_units("qkv", "out", "result", "dout", "dqkv"),
     "matmul_units": _needs_units("a", "b"),
     "subgroups": _NEEDS_SUBGROUPS,
 }

@@ -7,8 +7,6 @@ from trainer.kernels import LOOP_LIMIT, Choice, Constant, MatrixUnits, Question
 from trainer.plan import Grid, Plan, Tape, Tensor
 
 ROWS = 64  # rows of one head that a workgroup takes on, but for what `grid` says
-# Variants with attention_tiled's `backward_delta`
-TILED = ("attention_tiled", "attention_subgroups", "attention_units")
 
 
 def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -52,16 +50,10 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
         delta = plan.activation("attention.delta", (B, NH, T))
 
         def backward_qkv(plan: Plan, choice: Choice) -> None:
-            plan.dispatch(
-                "attention.backward_delta",
-                variant="attention_tiled" if choice.variant in TILED else "attention",
-                grid=delta_grid(choice.variant, shape),
-                constants=shared,
-                result=out,
-                dout=dout,
-                delta=delta,
-            )
-            for entry in ("backward_query", "backward_key_value"):
+            for entry, bindings in (
+                ("backward_query", {"result": out, "delta": delta}),  # which makes delta for both
+                ("backward_key_value", {"deltas": delta}),
+            ):
                 plan.dispatch(
                     f"attention.{entry}",
                     variant=choice.variant,
@@ -70,8 +62,8 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
                     qkv=qkv,
                     kept=lse,
                     dout=dout,
-                    deltas=delta,
                     dqkv=dqkv,
+                    **bindings,
                 )
 
         plan.ask(question, backward_qkv)
@@ -111,12 +103,6 @@ def grid(variant: str, entry: str, shape: tuple[int, int, int], units: MatrixUni
     else:
         rows = 2 * ROWS if (variant, entry) == ("attention_subgroups", "forward") else ROWS
     return B * NH, -(-T // rows), 1  # the long rows of all heads first
-
-
-def delta_grid(variant: str, shape: tuple[int, int, int]) -> Grid:
-    """Workgroups of a variant's `backward_delta`: a thread a row, or 16 rows of a head."""
-    B, T, NH = shape
-    return (-(-T // 16), B * NH, 1) if variant in TILED else (-(-B * T * NH // ROWS), 1, 1)
 
 
 def attention_one(plan: Plan, row: Tensor, cache: Tensor, position: Tensor, heads: int) -> Tensor:

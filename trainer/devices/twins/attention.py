@@ -29,10 +29,6 @@ def forward(k: SimpleNamespace, qkv: np.ndarray, out: np.ndarray, lse: np.ndarra
     lse[: k.B * k.NH * k.T] = (largest + np.log(total)).ravel()
 
 
-def backward_delta(k: SimpleNamespace, result: np.ndarray, dout: np.ndarray, delta: np.ndarray) -> None:
-    delta[: k.B * k.NH * k.T] = (_heads(k, result, 1) * _heads(k, dout, 1)).sum(axis=-1).ravel()
-
-
 def _gradients(
     k: SimpleNamespace, qkv: np.ndarray, kept: np.ndarray, dout: np.ndarray, deltas: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -46,12 +42,15 @@ def _gradients(
 def backward_query(
     k: SimpleNamespace,
     qkv: np.ndarray,
+    result: np.ndarray,
     kept: np.ndarray,
     dout: np.ndarray,
-    deltas: np.ndarray,
+    delta: np.ndarray,
     dqkv: np.ndarray,
 ) -> None:
-    _, ds = _gradients(k, qkv, kept, dout, deltas)
+    own = (_heads(k, result, 1) * _heads(k, dout, 1)).sum(axis=-1).ravel()
+    delta[: own.size] = own
+    _, ds = _gradients(k, qkv, kept, dout, own)
     _heads(k, dqkv, 3)[0] = k.SCALE * ds @ _heads(k, qkv, 3)[1]
 
 
