@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from kernel_runs import poisoned
 from kernel_table import case, groups, halved, ints, normal, u32
@@ -326,15 +324,14 @@ for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for 
     def _fits(variant: str, units: MatrixUnits, shape: tuple[int, int, int, int] = _shape) -> bool:
         return attention.fitting(shape[1], shape[3], units, half=True).get(variant, True)
 
-    def _grid(entry: str, shape: tuple[int, int, int] = _shape[:3]) -> Callable[[str], Grid]:
-        return lambda variant: attention.grid(variant, entry, shape, MatrixUnits())
+    def _grid(variant: str, shape: tuple[int, int, int] = _shape[:3]) -> Grid:
+        return attention.grid(variant, shape, MatrixUnits())
 
     def _on_units(
         units: MatrixUnits, shape: tuple[int, int, int] = _shape[:3]
     ) -> tuple[Grid, dict[str, Constant]]:
         variant = "attention_units"
-        grid = attention.grid(variant, "forward", shape, units)  # of every entry point
-        return grid, attention.own_constants(variant, units)
+        return attention.grid(variant, shape, units), attention.own_constants(variant, units)
 
     def _backward(variant: str, head_size: int = _HS) -> bool:
         return variant == "attention" or head_size < 128  # a software renderer compiles those for a minute
@@ -342,7 +339,7 @@ for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for 
     case(
         "attention.forward",
         _label,
-        _grid("forward"),
+        _grid,
         _constants,
         {"qkv": _qkv},
         {"out": poisoned(_rows * _HS), "lse": poisoned(_rows)},
@@ -360,7 +357,7 @@ for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for 
         case(
             f"attention.{_entry}",
             _label,
-            _grid(_entry),
+            _grid,
             _constants,
             {
                 "qkv": _qkv,

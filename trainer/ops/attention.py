@@ -6,7 +6,7 @@ from trainer.errors import DeviceError
 from trainer.kernels import LOOP_LIMIT, Choice, Constant, MatrixUnits, Question
 from trainer.plan import Grid, Plan, Tape, Tensor
 
-ROWS = 64  # rows of one head that a workgroup takes on, but for what `grid` says
+ROWS = 64  # of one head that a workgroup takes on, in most variants
 
 
 def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -35,7 +35,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
         plan.dispatch(
             "attention.forward",
             variant=choice.variant,
-            grid=grid(choice.variant, "forward", shape, units),
+            grid=grid(choice.variant, shape, units),
             constants={**shared, **own_constants(choice.variant, units)},
             qkv=qkv,
             out=out,
@@ -57,7 +57,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
                 plan.dispatch(
                     f"attention.{entry}",
                     variant=choice.variant,
-                    grid=grid(choice.variant, entry, shape, units),
+                    grid=grid(choice.variant, shape, units),
                     constants={**shared, **own_constants(choice.variant, units)},
                     qkv=qkv,
                     kept=lse,
@@ -91,17 +91,14 @@ def own_constants(variant: str, units: MatrixUnits) -> dict[str, Constant]:
     return {"SIDE": units.side, "LANES": units.lanes} if variant == "attention_units" else {}
 
 
-def grid(variant: str, entry: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
-    """Workgroups of a variant's entry point, forward or one of two of backward, for `shape` = (B, T, NH)."""
+def grid(variant: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
+    """Workgroups of each of a variant's entry points, for `shape` = (B, T, NH)."""
     B, T, NH = shape
     if variant == "attention":
         return -(-B * T * NH // ROWS), 1, 1
     if variant == "attention_direct":  # a thread takes four rows
         return -(-B * NH * -(-T // 4) // ROWS), 1, 1
-    if variant == "attention_units":
-        rows = 8 * units.side
-    else:
-        rows = 2 * ROWS if (variant, entry) == ("attention_subgroups", "forward") else ROWS
+    rows = 8 * units.side if variant == "attention_units" else ROWS
     return B * NH, -(-T // rows), 1  # the long rows of all heads first
 
 
