@@ -10,7 +10,7 @@ from trainer.plan import MAX_BINDING, MAX_GRID, Grid, Plan, Tape, Tensor, round_
 
 PROCESSORS = 132  # of an H100, over which workgroups are spread; other large GPUs have about as many
 MAX_PARTS = 16
-LEAST_PART = 256  # columns of op(a) that are worth a part of their own
+LEAST_PART = 64  # columns of op(a) that are worth a part of their own: eight slices, whose latencies add up
 # Variants that may sum up K in parts, and how many columns of op(a) one processor multiplies in the time in
 # which the GPU writes and reads a tile of partial sums: 128×128 of them take 50 to 60 ns; a column of that
 # tile takes 76 ns but for latencies, 13 ns on matrix units.
