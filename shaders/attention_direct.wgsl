@@ -157,12 +157,10 @@ fn backward_query(@builtin(global_invocation_id) id: vec3<u32>) {
   let from_out = rows(head, t, C4);
   let at = of_queries(head, t);
   var dq: array<vec4<f32>, HS>;  // [c][r]
-  for (var i = 0u; i < HS; i++) {
-    dq[i] = vec4<f32>();
-  }
   var own = vec4<f32>();  // delta
   for (var c = 0u; c < HS4; c++) {
     for (var r = 0u; r < 4u; r++) {
+      dq[4u * c + r] = vec4<f32>();
       own[r] += dot(vec4<f32>(result[from_out[r] + c]), vec4<f32>(dout[from_out[r] + c]));
     }
   }

@@ -76,7 +76,7 @@ def fitting(context: int, head_size: int, units: MatrixUnits, *, half: bool = Fa
     """Which variants compute this shape, and every device to the end; `half` says that qkv, out and their
     gradients are f16.
     """
-    blocks, outside = -(-context // 4), 2 * head_size + 8  # of attention_direct: of keys, and iterations
+    blocks, outside = -(-context // 4), 9 * head_size // 4 + 8  # of attention_direct: of keys, and iterations
     return {
         "attention": context * (3 * head_size + 2) < LOOP_LIMIT,
         "attention_direct": head_size % 4 == 0 and blocks * (3 * head_size // 4 + 1) + outside < LOOP_LIMIT,
