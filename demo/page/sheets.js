@@ -37,8 +37,9 @@ export function mountSheets(demo) {
     const link = new URL(location.href);
     link.search = "";
     link.hash = `settings=${encodeURIComponent(JSON.stringify({ ...model, ...train }))}`;
-    await navigator.clipboard?.writeText(link.href).catch(() => {});
-    parts.put("share-note", `Copied: settings and seed. Your text is not in the link. ${link.href}`);
+    const copied = await navigator.clipboard?.writeText(link.href).then(() => true, () => false);
+    const what = `${copied ? "Copied" : "To copy"}: settings and seed.`;
+    parts.put("share-note", `${what} Your text is not in the link. ${link.href}`);
   });
   parts.get("import").addEventListener("change", (event) => take(event.target.files[0]));
   sheet("runs").addEventListener("dragover", (event) => event.preventDefault());
