@@ -34,10 +34,9 @@ const ROWS = 64u;  // of a workgroup
 const EIGHTH = (HS4 + 7u) / 8u;  // vectors of a row that a member has
 const WIDTH = 8u * EIGHTH;  // a row of a tile, filled up with zeros
 const TILE = 32u;  // rows of a tile
+const B_TILE = TILE * WIDTH;  // where the second tile starts
 const LOWEST = -3.0e38;
 const SLACK = 8.0;  // how far a score may lie above what exponents are relative to
-
-const B_TILE = TILE * WIDTH;  // where the second tile starts
 
 // What a member has of four rows: vector 8·c + member of the row at place r is at r·EIGHTH + c.
 alias Four = array<vec4<f32>, 4u * EIGHTH>;
@@ -134,16 +133,6 @@ fn products(own: ptr<function, Four>, near: u32, far: u32) -> vec4<f32> {
   return t0 + subgroupShuffleXor(t1, 1u);
 }
 
-// The weights of all four rows, by place, from those of each member's own row
-fn all_of_four(own: vec4<f32>) -> array<vec4<f32>, 4> {
-  return array<vec4<f32>, 4>(
-    own,
-    subgroupShuffleXor(own, 1u),
-    subgroupShuffleXor(own, 2u),
-    subgroupShuffleXor(own, 3u),
-  );
-}
-
 // The same of two rows of a tile, from a member's shares of the products with four; the near two come first.
 fn products_of_two(s: array<vec4<f32>, 4>) -> vec2<f32> {
   let t0 = s[0].xy + subgroupShuffleXor(s[0].zw, 4u);
@@ -153,6 +142,16 @@ fn products_of_two(s: array<vec4<f32>, 4>) -> vec2<f32> {
   let u0 = t0 + subgroupShuffleXor(t2, 2u);
   let u1 = t1 + subgroupShuffleXor(t3, 2u);
   return u0 + subgroupShuffleXor(u1, 1u);
+}
+
+// The weights of all four rows, by place, from those of each member's own row
+fn all_of_four(own: vec4<f32>) -> array<vec4<f32>, 4> {
+  return array<vec4<f32>, 4>(
+    own,
+    subgroupShuffleXor(own, 1u),
+    subgroupShuffleXor(own, 2u),
+    subgroupShuffleXor(own, 3u),
+  );
 }
 
 // sums += Σ weights · eight rows of a tile; a member brings the weights that it made of its `products`.
