@@ -22,6 +22,7 @@ HEADS = {
     "ms_per_step": "A step",
     "ms_per_step_waiting": "A step, waiting",
     "tflops": "Rate",
+    "burst_tflops": "In bursts",
     "tokens_per_s": "Tokens",
     "gb_per_s": "Memory",
     "roof_share": "Of the roof",

@@ -120,11 +120,14 @@ async def run_steps(runtime: Runtime, steps: int) -> tuple[float, float]:
     """Seconds of one of `steps` training steps, sent ahead as in training, and those that sending it took
     the thread of Python and of the library under it.
     """
-    encoding, began = 0.0, time.perf_counter()
-    for done in range(0, steps, CHUNK):
+    encoding, done, chunk = 0.0, 0, 1  # few steps at first: the device waits while they are sent
+    began = time.perf_counter()
+    while done < steps:
+        count = min(chunk, steps - done)
         start = time.thread_time()
-        runtime.executable.run(STEP * min(CHUNK, steps - done))
+        runtime.executable.run(STEP * count)
         encoding += time.thread_time() - start
+        done, chunk = done + count, min(2 * chunk, CHUNK)
     await runtime.executable.finish()
     return (time.perf_counter() - began) / steps, encoding / steps
 
