@@ -1,5 +1,5 @@
 // out[M, N] = op(a) · op(b), with the epilogue of matmul.wgsl. For GPUs: a workgroup makes a tile of TILE_M×TILE_N
-// outputs, 8×8 a thread (8×12 where TILE_N is a multiple of 96), from slices of 8 columns of op(a) and 8 rows of
+// outputs, 8×8 a thread (8×12 where TILE_N is 192), from slices of 8 columns of op(a) and 8 rows of
 // op(b) in workgroup memory. Two slices take turns: while one is multiplied, the next is on its way into registers
 // and then into the other. Tiles of 128×128 are the faster ones on an H100; others leave fewer of its processors
 // idle on small outputs.
@@ -19,7 +19,7 @@
 // is a multiple of 16 then; of the epilogue there are bias and residual at most, which the first part adds. So
 // small outputs of long sums keep a GPU busy, too.
 //
-// Constants: as matmul.wgsl, with TILE_M 64 or 128, and TILE_N 64, 96, 128 or 192
+// Constants: as matmul.wgsl, with TILE_M 64 or 128, and TILE_N 64, 128 or 192
 
 @group(0) @binding(0) var<storage, read> a: array<vec4<a_type>>;
 @group(0) @binding(1) var<storage, read> b: array<vec4<b_type>>;
@@ -108,7 +108,7 @@ fn store_block(part: u32, m: u32, n: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4
 }
 
 const TILE_K = 8u;
-const BLOCKS = select(2u, 3u, TILE_N % 96u == 0u);  // of 4×4 outputs that a thread has beside each other
+const BLOCKS = select(2u, 3u, TILE_N == 192u);  // of 4×4 outputs that a thread has beside each other
 const THREADS = TILE_M * TILE_N / (32u * BLOCKS);
 const WHOLE_K = K % (2u * TILE_K) == 0u;  // nothing is read beyond it
 const BAND = 8u;  // rows of tiles that are worked on together, so that their operands stay in the cache
