@@ -15,7 +15,7 @@
 @group(0) @binding(5) var<storage, read> kept: array<vec2<f32>>;  // the statistics, read again
 @group(0) @binding(6) var<storage, read> dout: array<dout_type>;
 @group(0) @binding(7) var<storage, read_write> dx: array<dx_type>;
-@group(0) @binding(8) var<storage, read_write> sums: array<f32>;  // [p · STRIDE + c], dbias's from BIAS on
+@group(0) @binding(8) var<storage, read_write> sums: array<f32>;  // [p · STRIDE + c], from WEIGHT and BIAS on
 
 const EPSILON = 1e-5;
 
@@ -73,7 +73,7 @@ fn backward(@builtin(global_invocation_id) id: vec3<u32>) {
 
 // Sums over ROWS rows each; one thread a column and part. Columns C .. WIDTH-1 lie between this vector and the
 // next: they become 0.
-// Constants: N C ROWS STRIDE WIDTH BIAS
+// Constants: N C ROWS STRIDE WIDTH WEIGHT BIAS
 @compute @workgroup_size(64)
 fn backward_parameters(@builtin(global_invocation_id) id: vec3<u32>) {
   let c = id.x;
@@ -90,6 +90,6 @@ fn backward_parameters(@builtin(global_invocation_id) id: vec3<u32>) {
       sum_bias += d;
     }
   }
-  sums[part * STRIDE + c] = sum_weight;
+  sums[part * STRIDE + WEIGHT + c] = sum_weight;
   sums[part * STRIDE + BIAS + c] = sum_bias;
 }

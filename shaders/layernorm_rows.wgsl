@@ -3,7 +3,8 @@
 // registers. C must be a multiple of 4.
 //
 // `backward_fused` is backward and backward_parameters at once, so that x and dout are read once for both: the
-// workgroup of a part walks through its rows, and its threads add up their columns on the way.
+// workgroup of a part walks through its rows, and its threads add up their columns on the way. With SUM_DX they add
+// up those of dx, too, before it is rounded to what dx stores: where x = … + b, the gradient of b is Σ_n dx.
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
@@ -13,7 +14,7 @@
 @group(0) @binding(5) var<storage, read> kept: array<vec2<f32>>;  // the statistics, read again
 @group(0) @binding(6) var<storage, read> dout: array<vec4<dout_type>>;
 @group(0) @binding(7) var<storage, read_write> dx: array<vec4<dx_type>>;
-@group(0) @binding(8) var<storage, read_write> sums: array<f32>;  // [p · STRIDE + c], dbias's from BIAS on
+@group(0) @binding(8) var<storage, read_write> sums: array<f32>;  // as in layernorm.wgsl, and dx's from 0 on
 
 const EPSILON = 1e-5;
 const THREADS = 256u;
@@ -87,7 +88,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_in
   }
 }
 
-// Constants: N C ADD ROWS STRIDE WIDTH BIAS LANES
+// Constants: N C ADD SUM_DX ROWS STRIDE WIDTH WEIGHT BIAS LANES
 @compute @workgroup_size(THREADS)
 fn backward_fused(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let lane = thread % LANES;
@@ -95,6 +96,7 @@ fn backward_fused(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
   let end = min((part + 1u) * ROWS, N);
   var sum_weight: array<vec4<f32>, HELD>;
   var sum_bias: array<vec4<f32>, HELD>;
+  var sum_dx: array<vec4<f32>, HELD>;
   for (var start = part * ROWS; start < end; start += AT_ONCE) {
     let n = start + thread / LANES;
     let row = min(n, end - 1u) * VECTORS;
@@ -126,6 +128,9 @@ fn backward_fused(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
         if (ADD) {
           d += vec4<f32>(old[i]);
         }
+        if (SUM_DX) {
+          sum_dx[i] += d;
+        }
         dx[row + v] = vec4<dx_type>(d);
       }
     }
@@ -133,21 +138,32 @@ fn backward_fused(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
   for (var i = 0u; i < HELD; i++) {
     var of_weight = vec4<f32>();
     var of_bias = vec4<f32>();
+    var of_dx = vec4<f32>();
     for (var j = 0u; j < HELD; j++) {  // because sum_weight[i], in a loop with barriers, would live in memory
       of_weight = select(of_weight, sum_weight[j], i == j);
       of_bias = select(of_bias, sum_bias[j], i == j);
+      of_dx = select(of_dx, sum_dx[j], i == j);
     }
     of_weight = sum_of_column(thread, of_weight);
     of_bias = sum_of_column(thread, of_bias);
+    if (SUM_DX) {
+      of_dx = sum_of_column(thread, of_dx);
+    }
     let v = lane + i * LANES;
     if (thread < LANES && inside(v)) {
-      write_sums(part * STRIDE + 4u * v, of_weight);
+      write_sums(part * STRIDE + WEIGHT + 4u * v, of_weight);
       write_sums(part * STRIDE + BIAS + 4u * v, of_bias);
+      if (SUM_DX) {
+        write_sums(part * STRIDE + 4u * v, of_dx);
+      }
     }
   }
   for (var c = C + thread; c < WIDTH; c += THREADS) {  // between this vector and the next
-    sums[part * STRIDE + c] = 0.0;
+    sums[part * STRIDE + WEIGHT + c] = 0.0;
     sums[part * STRIDE + BIAS + c] = 0.0;
+    if (SUM_DX) {
+      sums[part * STRIDE + c] = 0.0;
+    }
   }
 }
 

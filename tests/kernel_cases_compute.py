@@ -195,32 +195,34 @@ for _N, _C in ((1, 1), (3, 5), (65, 48), (130, 67), (7, 384), (131, 768), (5, 10
             floor=float(2.0**-23 * np.abs(_dout * _weight).max() * _kept[:, 1].max()) if _C == 1 else 0.0,
             half=["dout", "dx"],
         )
+    _fused = _fitting("layernorm_rows")  # the only one that has it
+    _begun = normal(_N * _C) if _fused else None
     for _width, _apart, _stride in ((_C, _C, 2 * _C), (_C + 5, _C + 70, 2 * _C + 100)):
-        _sums = {"ROWS": _each, "STRIDE": _stride, "WIDTH": _width, "BIAS": _apart}
-        case(
-            "layernorm.backward_parameters",
-            f"{_N}x{_C}-{_stride}",
-            (-(-_width // 64), _parts, 1),
-            {"N": _N, "C": _C, **_sums},
-            {"x": _x, "kept": _kept, "dout": _dout},
-            {"sums": poisoned((_parts - 1) * _stride + _apart + _width)},
-            half=["dout"],
-        )
-        if not _fitting("layernorm_rows"):  # the only one that has it
-            continue
-        _add = _width > _C
-        case(
-            "layernorm.backward_fused",
-            f"{_N}x{_C}-{_stride}",
-            (1, _parts, 1),
-            {"N": _N, "C": _C, "ADD": _add, **_own, **_sums},
-            {"x": _x, "weight": _weight, "kept": _kept, "dout": _dout},
-            {
-                "dx": normal(_N * _C) if _add else poisoned(_N * _C),
-                "sums": poisoned((_parts - 1) * _stride + _apart + _width),
-            },
-            half=["dout", "dx"],
-        )
+        for _third in (False, True):  # a vector in front of the two, whose sums are dx's
+            _first = _apart if _third else 0
+            _row = _stride + _first
+            _at = {"WEIGHT": _first, "BIAS": _first + _apart}
+            _sums = {"ROWS": _each, "STRIDE": _row, "WIDTH": _width, **_at}
+            _held = poisoned((_parts - 1) * _row + _at["BIAS"] + _width)
+            case(
+                "layernorm.backward_parameters",
+                f"{_N}x{_C}-{_row}-from-{_first}",
+                (-(-_width // 64), _parts, 1),
+                {"N": _N, "C": _C, **_sums},
+                {"x": _x, "kept": _kept, "dout": _dout},
+                {"sums": _held},
+                half=["dout"],
+            )
+            for _add in (False, True) if _fused else ():
+                case(
+                    "layernorm.backward_fused",
+                    f"{_N}x{_C}-{_row}" + ("-sum" if _third else "") + ("-add" if _add else ""),
+                    (1, _parts, 1),
+                    {"N": _N, "C": _C, "ADD": _add, "SUM_DX": _third, **_own, **_sums},
+                    {"x": _x, "weight": _weight, "kept": _kept, "dout": _dout},
+                    {"dx": _begun if _add else poisoned(_N * _C), "sums": _held},
+                    half=["dout", "dx"],
+                )
 
 for _N, _C in ((1, 1), (7, 65), (130, 48), (2111, 67), (9, 2304)):
     _parts, _each = column_sum.parts(_N)

@@ -13,7 +13,7 @@ from trainer.gpt2_format import parameter_shapes
 from trainer.kernels import HALF, Tuning
 from trainer.model import build
 from trainer.ops import column_sum
-from trainer.plan import SPACING, Tensor, round_up
+from trainer.plan import SPACING, Dispatch, Tensor, round_up
 
 MODEL = ModelConfig(layers=3, width=48, heads=3, context=32, vocab=300)
 
@@ -55,15 +55,29 @@ def test_dispatches_of_a_step(layers: int, precision: str, accumulate: int) -> N
 
 
 def test_on_gpus_the_backward_part_of_layernorm_is_one_dispatch() -> None:
+    """It sums up the gradients of two of a block's four biases, too."""
     train = TrainConfig(batch=2)
     counts = dispatches(build(MODEL, train=train, tokens=1000, tuning=Tuning(software=False)), train)
     each = 2 * MODEL.layers + 1
     found = {kernel: count for kernel, count in counts.items() if kernel.startswith("layernorm.")}
     assert found == {"layernorm.forward": each, "layernorm.backward_fused": each}
+    assert counts["column_sum.partial"] == 2 * MODEL.layers
 
 
+def first_stage(dispatches: list[Dispatch]) -> dict[Tensor, list[tuple[int, int]]]:
+    """What columns of each tensor of partial sums are written: (first, end), in their order."""
+    columns: dict[Tensor, list[tuple[int, int]]] = {}
+    for k, sums in ((d.constants, d.bindings["sums"]) for d in dispatches if "sums" in d.bindings):
+        starts = [k["WEIGHT"], k["BIAS"]] if "WEIGHT" in k else [0]
+        for start in starts + [0] * bool(k.get("SUM_DX")):
+            first = sums.offset + int(start)
+            columns.setdefault(sums.root, []).append((first, first + int(k["WIDTH"])))
+    return {sums: sorted(pairs) for sums, pairs in columns.items()}
+
+
+@pytest.mark.parametrize("software", [True, False])
 def test_vectors_are_summed_up_once_wherever_buffers_end(
-    monkeypatch: pytest.MonkeyPatch,
+    software: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ends pass over all vectors in turn, also over those of a LayerNorm, which one dispatch writes."""
     train = TrainConfig(batch=2)
@@ -72,9 +86,17 @@ def test_vectors_are_summed_up_once_wherever_buffers_end(
     room = sum(round_up(shape[0], SPACING) for shape in vectors.values())
 
     def totals() -> list[Tensor]:
-        built = build(MODEL, train=train, tokens=1000)
+        built = build(MODEL, train=train, tokens=1000, tuning=Tuning(software=software))
         assert built.training is not None
-        found = [d for d in built.plan.programs["micro"].dispatches if d.kernel == "column_sum.total"]
+        micro = built.plan.programs["micro"].dispatches
+        found = [
+            d for d in micro if d.kernel == "column_sum.total" and "partial_sums" in d.bindings["parts"].name
+        ]
+        written = first_stage(micro)
+        for sums in (dispatch.bindings["parts"] for dispatch in found):
+            firsts, ends = zip(*written.pop(sums), strict=True)
+            assert (*firsts, sums.shape[1]) == (0, *ends), "each column once, and none left out"
+        assert not written
         outs = [dispatch.bindings["out"] for dispatch in found]
         for name in vectors:
             gradient = built.training.gradients[name]

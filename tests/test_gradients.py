@@ -34,10 +34,10 @@ def compile_reference(plan: Plan) -> ReferenceExecutable:
 
 
 def build_op(
-    op: Op, shapes: Shapes, shared: str, *, training: bool
+    op: Op, shapes: Shapes, shared: str, tuning: Tuning | None = None, *, training: bool
 ) -> tuple[Plan, Tensor, dict[str, Tensor]]:
     """A plan whose program computes `op` and, in training, the gradients of its inputs from `dout`."""
-    plan = Plan()
+    plan = Plan(tuning)
     inputs = {name: plan.tensor(name, shape, role="parameter") for name, shape in shapes.items()}
     vectors = [name for name, shape in shapes.items() if len(shape) == 1]
     arena = plan.tensor("vectors", (SPACING * max(1, len(vectors)),), role="gradient")
@@ -62,12 +62,12 @@ def build_op(
     return plan, out, gradients
 
 
-def check_op(op: Op, shapes: Shapes, shared: str = "") -> None:
+def check_op(op: Op, shapes: Shapes, shared: str = "", tuning: Tuning | None = None) -> None:
     """Compare each input's gradient with differences of Σ out · dout. `shared` is an input whose gradient
     lives in the memory of the output's.
     """
     rng = np.random.default_rng(7)
-    plan, out, _ = build_op(op, shapes, shared, training=False)
+    plan, out, _ = build_op(op, shapes, shared, tuning, training=False)
     forward = compile_reference(plan)
     values = {name: rng.standard_normal(int(np.prod(shape))) for name, shape in shapes.items()}
     dout = rng.standard_normal(out.size)
@@ -78,7 +78,7 @@ def check_op(op: Op, shapes: Shapes, shared: str = "") -> None:
         forward.run(["op"])
         return float(forward.array(out) @ dout)
 
-    training, _, gradients = build_op(op, shapes, shared, training=True)
+    training, _, gradients = build_op(op, shapes, shared, tuning, training=True)
     backward = compile_reference(training)
     for name, value in values.items():
         backward.array(training.tensors[name])[:] = value
@@ -136,6 +136,36 @@ def test_a_residual_around_a_layernorm_gathers_both_gradients() -> None:
         return linear(tape, "y", normed, t["w"], t["b"], residual=t["x"])
 
     check_op(block, {"x": (4, 5), "lw": (5,), "lb": (5,), "w": (5, 5), "b": (5,)}, shared="x")
+
+
+@pytest.mark.parametrize("software", [True, False])
+@pytest.mark.parametrize("vectors", [("b", "lw", "lb", "b2"), ("lw", "lb", "b2", "b")])
+def test_the_gradient_of_a_bias_is_made_by_the_layernorm_of_its_sum(
+    vectors: tuple[str, ...], software: bool
+) -> None:
+    """Also where the bias does not lie in front of LayerNorm's vectors."""
+
+    def block(tape: Tape, t: dict[str, Tensor]) -> Tensor:
+        x = linear(tape, "x", t["attended"], t["w"], t["b"], residual=t["r"])
+        normed = layernorm(tape, "n", x, t["lw"], t["lb"])
+        return linear(tape, "y", normed, t["w2"], t["b2"], residual=x)
+
+    shapes: Shapes = {"attended": (11, 3), "w": (3, 8), "r": (11, 8), "w2": (8, 8)}
+    shapes |= dict.fromkeys(vectors, (8,))
+    check_op(block, shapes, shared="r", tuning=Tuning(software=software))
+
+
+def test_nothing_adds_to_a_gradient_that_has_been_summed_up() -> None:
+    def reads_x_before_its_layernorm(tape: Tape, t: dict[str, Tensor]) -> Tensor:
+        x = linear(tape, "x", t["attended"], t["w"], t["b"])
+        y = linear(tape, "y", x, t["w2"], t["b2"])
+        normed = layernorm(tape, "n", x, t["lw"], t["lb"])
+        return linear(tape, "z", normed, t["w2"], t["b3"], residual=y)
+
+    shapes: Shapes = {"attended": (2, 3), "w": (3, 8), "w2": (8, 8)}
+    shapes |= dict.fromkeys(("b", "b2", "b3", "lw", "lb"), (8,))
+    with pytest.raises(AssertionError, match="the gradient of op/x has been used already"):
+        build_op(reads_x_before_its_layernorm, shapes, "", training=True)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 2), (1, 1, 1), (1, 7, 1)])
@@ -248,8 +278,9 @@ async def read(runtime: Runtime, tensor: Tensor) -> np.ndarray:
     return np.frombuffer(await runtime.executable.read(tensor), dtype).copy()
 
 
-def test_gradients_of_the_whole_model(reference64: Device) -> None:
-    model = tiny()
+@pytest.mark.parametrize("software", [True, False])
+def test_gradients_of_the_whole_model(software: bool, reference64: Device) -> None:
+    model = tiny(tuning=Tuning(software=software))
     runtime = asyncio.run(start(reference64, model))
     executable, training = runtime.executable, model.training
     assert isinstance(executable, ReferenceExecutable)

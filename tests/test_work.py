@@ -46,8 +46,13 @@ def test_bytes_of_a_step_s_kernels_by_hand(precision: str, item: int) -> None:
     last, *_, first = moved("layernorm.backward_fused", precision)  # the first one's gradient has been begun
     read = N * C * (4 + item) + C * 4 + N * 8
     parts, _ = column_sum.parts(N)
-    assert last == read + N * C * item + parts * 2 * round_up(C, SPACING) * 4
-    assert first == last + N * C * item
+    of_vector = parts * round_up(C, SPACING) * 4
+    assert last == read + N * C * item + 3 * of_vector  # its own two, and the bias of what it normalises
+    assert first == read + N * C * item * 2 + 2 * of_vector  # nor is a bias in the embedding
+    # c_attn's and c_fc's, whose gradients are stored in `item` bytes
+    assert sorted(moved("column_sum.partial", precision)) == sorted(
+        [N * width * item + parts * round_up(width, SPACING) * 4 for width in (3 * C, 4 * C)] * MODEL.layers
+    )
     assert moved("cross_entropy.forward_backward", precision) == [2 * N * V * item + 2 * N * 4]
     copy = 2 if precision == "mixed" else 0
     matrices = (V + MODEL.context) * C + MODEL.layers * 12 * C * C

@@ -308,7 +308,8 @@ class Tape:
 
     `accumulate` says that parameter gradients are added to what earlier micro-batches left. `dtype` is what
     ops store activations and their gradients as, all but the residual stream. `vectors` are the stretches of
-    memory that hold gradients of vectors and nothing else (see ops/column_sum.py).
+    memory that hold gradients of vectors and nothing else (see ops/column_sum.py). `biases` are, by the
+    tensor that each was added to, those whose gradient is still to be made: Σ over the rows of the tensor's.
     """
 
     def __init__(
@@ -326,10 +327,12 @@ class Tape:
         self.dtype = dtype
         self.vectors = tuple(vectors)
         self.partial_sums: dict[Tensor, Tensor] = {}  # of each stretch (S): (parts, S)
+        self.biases: dict[Tensor, Tensor] = {}
         self._steps: list[Callable[[], None]] = []
         self._endings: list[Callable[[], None]] = []
         self._gradients: dict[Tensor, Tensor] = {}
         self._written: set[Tensor] = set()
+        self._complete: set[Tensor] = set()
 
     def record(self, backward: Callable[[], None]) -> None:
         """Leave behind the function that appends an op's backward dispatches."""
@@ -355,8 +358,13 @@ class Tape:
         """The finished gradient of `tensor`, to read in its producer's backward part."""
         return self._gradients[tensor]
 
-    def target(self, tensor: Tensor) -> tuple[Tensor, bool]:
-        """Where to write the gradient of `tensor`, and whether to add to what is there."""
+    def target(self, tensor: Tensor, *, last: bool = False) -> tuple[Tensor, bool]:
+        """Where to write the gradient of `tensor`, and whether to add to what is there. The `last` op to
+        ask may use the sum at once: any other one after it meets an AssertionError.
+        """
+        assert tensor not in self._complete, f"the gradient of {tensor.name} has been used already"
+        if last:
+            self._complete.add(tensor)
         if tensor not in self._gradients:
             name = f"d{tensor.name.split('/')[-1]}"
             self._gradients[tensor] = self.plan.activation(name, tensor.shape, self.dtype)

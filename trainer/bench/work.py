@@ -88,8 +88,9 @@ def _touched(dispatch: Dispatch, name: str, tensor: Tensor) -> float:
         return min(tensor.nbytes, ITEM_SIZE[tensor.dtype] * int(k["N"]) * int(k["C"]))
     if name == "logits":  # the memory of a chunk of rows, of which the last chunk fills a part
         return ITEM_SIZE[tensor.dtype] * int(k["N"]) * tensor.shape[1]
-    if name == "sums":  # strided: columns of one vector, or of two, in what holds all vectors' partial sums
-        return 4.0 * (2 if "BIAS" in k else 1) * int(k["WIDTH"]) * dispatch.grid[1]
+    if name == "sums":  # strided: columns of one to three vectors in what holds all vectors' partial sums
+        vectors = 2 + bool(k.get("SUM_DX")) if "BIAS" in k else 1
+        return 4.0 * vectors * int(k["WIDTH"]) * dispatch.grid[1]
     if name == "dqkv":
         return WRITTEN[dispatch.kernel] * tensor.nbytes
     return ITEM_SIZE[tensor.dtype] * prod(tensor.shape)

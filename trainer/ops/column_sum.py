@@ -62,6 +62,10 @@ class Partials:
         """What the kernels of the first stage are told of it."""
         return {"STRIDE": self.stride, "WIDTH": self.width}
 
+    def reaches(self, other: Partials) -> bool:
+        """Whether the binding of these sums has those of another vector behind them."""
+        return self.sums.root is other.sums.root and self.sums.offset < other.sums.offset
+
 
 def partials(tape: Tape, parameter: Tensor, rows: int) -> Partials:
     """Where the partial sums of a vector's gradient go: their second stage is appended at the end of the
@@ -81,12 +85,16 @@ def partials(tape: Tape, parameter: Tensor, rows: int) -> Partials:
 
 def column_sum(tape: Tape, x: Tensor, parameter: Tensor) -> None:
     """The gradient of `parameter` (C) = Σ_n x (N, C)."""
+    partial(tape.plan, x, partials(tape, parameter, x.shape[0]))
+
+
+def partial(plan: Plan, x: Tensor, to: Partials) -> None:
+    """The first stage for the columns of x (N, C)."""
     N, C = x.shape
     P, each = parts(N)
-    to = partials(tape, parameter, N)
-    tape.plan.dispatch(
+    plan.dispatch(
         "column_sum.partial",
-        variant=tape.plan.tuning.variants("column_sum", {})[0],
+        variant=plan.tuning.variants("column_sum", {})[0],
         grid=(-(-to.width // 64), P, 1),
         constants={"N": N, "C": C, "ROWS": each, **to.constants},
         x=x,

@@ -34,57 +34,73 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
 
     plan.ask(question, forward)
 
+    # Backward goes the other way: what reads x first is the last to add to its gradient, and may sum it up.
+    bias_of_x = tape.biases.pop(x, None)
+
     def backward() -> None:
         dout = tape.gradient(out)
         P, each = column_sum.parts(N)
         of_weight, of_bias = (column_sum.partials(tape, parameter, N) for parameter in (weight, bias))
         assert of_weight.sums.root is of_bias.sums.root, "one binding holds both"
-        dx, add = tape.target(x)
+        of_dx = bias_of_x and column_sum.partials(tape, bias_of_x, N)
+        # The bias lies in front of the LayerNorm's vectors in the arena, but perhaps in another stretch.
+        near = of_dx if of_dx and of_dx.reaches(of_weight) else None
+        bound = (near or of_weight).sums
+        dx, add = tape.target(x, last=of_dx is not None)
         of_x = {"N": N, "C": C, "ADD": add}
         of_parameters = {
             "N": N,
             "C": C,
             "ROWS": each,
-            "BIAS": of_bias.sums.offset - of_weight.sums.offset,
+            "WEIGHT": of_weight.sums.offset - bound.offset,
+            "BIAS": of_bias.sums.offset - bound.offset,
             **of_weight.constants,
         }
 
-        def backward_both(plan: Plan, choice: Choice) -> None:
-            if choice.variant == "layernorm_rows":
+        def backward_all(plan: Plan, choice: Choice) -> None:
+            fused = choice.variant == "layernorm_rows"
+            if fused:
                 plan.dispatch(
                     "layernorm.backward_fused",
                     variant=choice.variant,
                     grid=(1, P, 1),
-                    constants={**of_x, **of_parameters, **own_constants(choice.variant, C)},
+                    constants={
+                        **of_x,
+                        **of_parameters,
+                        "SUM_DX": near is not None,
+                        **own_constants(choice.variant, C),
+                    },
                     x=x,
                     weight=weight,
                     kept=statistics,
                     dout=dout,
                     dx=dx,
-                    sums=of_weight.sums,
+                    sums=bound,
                 )
-                return
-            plan.dispatch(
-                "layernorm.backward_parameters",
-                grid=(-(-of_weight.width // 64), P, 1),
-                constants=of_parameters,
-                x=x,
-                kept=statistics,
-                dout=dout,
-                sums=of_weight.sums,
-            )
-            plan.dispatch(
-                "layernorm.backward",
-                grid=grid("layernorm", N, C),
-                constants=of_x,
-                x=x,
-                weight=weight,
-                kept=statistics,
-                dout=dout,
-                dx=dx,
-            )
+            else:
+                plan.dispatch(
+                    "layernorm.backward_parameters",
+                    grid=(-(-of_weight.width // 64), P, 1),
+                    constants=of_parameters,
+                    x=x,
+                    kept=statistics,
+                    dout=dout,
+                    sums=bound,
+                )
+                plan.dispatch(
+                    "layernorm.backward",
+                    grid=grid("layernorm", N, C),
+                    constants=of_x,
+                    x=x,
+                    weight=weight,
+                    kept=statistics,
+                    dout=dout,
+                    dx=dx,
+                )
+            if of_dx and not (fused and near):
+                column_sum.partial(plan, dx, of_dx)
 
-        plan.ask(question, backward_both)
+        plan.ask(question, backward_all)
 
     tape.record(backward)
     return out

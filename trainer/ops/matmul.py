@@ -230,12 +230,13 @@ def linear(
     M = weight.shape[1]
     out = out or tape.plan.activation(name, (N, M), "f32" if residual else tape.dtype)
     matmul(tape.plan, x, weight, out, (N, M, K), bias=bias, residual=residual)
+    tape.biases[out] = bias
 
     def backward() -> None:
         dout = tape.gradient(out)
         if residual is not None:
             tape.share(residual, dout)
-        _linear_backward(tape, x, weight, bias, dout)
+        _linear_backward(tape, x, weight, out)
         dx, add = tape.target(x)
         matmul(tape.plan, dout, weight, dx, (N, K, M), transpose_b=True, add=add)
 
@@ -261,14 +262,15 @@ def feed_forward(
     out = tape.plan.activation("mlp", (N, C))
     matmul(tape.plan, x, fc[0], hidden, (N, wide, C), bias=fc[1], gelu_keep=before)
     matmul(tape.plan, hidden, projection[0], out, (N, C, wide), bias=projection[1], residual=residual)
+    tape.biases |= {before: fc[1], out: projection[1]}
 
     def backward() -> None:
         dout = tape.gradient(out)
         tape.share(residual, dout)
-        _linear_backward(tape, hidden, *projection, dout)
+        _linear_backward(tape, hidden, projection[0], out)
         dbefore, _ = tape.target(before)
         matmul(tape.plan, dout, projection[0], dbefore, (N, wide, C), transpose_b=True, gelu_of=before)
-        _linear_backward(tape, x, *fc, dbefore)
+        _linear_backward(tape, x, fc[0], before)
         dx, add = tape.target(x)
         matmul(tape.plan, dbefore, fc[0], dx, (N, C, wide), transpose_b=True, add=add)
 
@@ -276,10 +278,12 @@ def feed_forward(
     return out
 
 
-def _linear_backward(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor, dout: Tensor) -> None:
-    """dweight = xᵀ · dout and dbias = Σ_n dout."""
+def _linear_backward(tape: Tape, x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """dweight = xᵀ · dout, and dbias = Σ_n dout where the LayerNorm of `out` has not made it."""
     N, K = x.shape
     M = weight.shape[1]
+    dout = tape.gradient(out)
     dweight, add = tape.target(weight)
     matmul(tape.plan, x, dout, dweight, (K, M, N), transpose_a=True, add=add)
-    column_sum.column_sum(tape, dout, bias)
+    if bias := tape.biases.pop(out, None):
+        column_sum.column_sum(tape, dout, bias)

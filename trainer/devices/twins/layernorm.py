@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from trainer.devices.twins import column_sum
 from trainer.devices.twins.column_sum import write_partials
 
 EPSILON = 1e-5
@@ -57,7 +58,7 @@ def backward_parameters(
     normalized, _ = _normalized(k, x, kept)
     d = dout[: k.N * k.C].reshape(k.N, k.C)
     starts = np.arange(0, k.N, k.ROWS)
-    write_partials(k, sums, np.add.reduceat(d * normalized, starts, axis=0))
+    write_partials(k, sums, np.add.reduceat(d * normalized, starts, axis=0), k.WEIGHT)
     write_partials(k, sums, np.add.reduceat(d, starts, axis=0), k.BIAS)
 
 
@@ -72,3 +73,5 @@ def backward_fused(
 ) -> None:
     backward(k, x, weight, kept, dout, dx)
     backward_parameters(k, x, kept, dout, sums)
+    if k.SUM_DX:
+        column_sum.partial(k, dx, sums)
