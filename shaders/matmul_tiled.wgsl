@@ -9,7 +9,8 @@
 // stores under the last of a slice's products (1%), subgroups of 32 that cover 4×8 of the threads (each read of a
 // slice is then one access), vectors swapped in the last four of a slice's eight rows, so that the transposing
 // stores of neighbours meet different banks, and no clamp where nothing lies beyond an edge, so that addresses
-// grow by the same step from slice to slice.
+// grow by the same step from slice to slice. A turn of the loop multiplies two slices, whose addresses are fixed then
+// (6%); but of short sums it multiplies one, since these take about as long as their code takes to come from memory.
 //
 // Reads and writes four numbers at a time, under the conditions of matmul_direct.wgsl. Rows and columns beyond
 // the edge come from clamped addresses and are not stored; what lies beyond K counts as 0.
@@ -111,6 +112,7 @@ const TILE_K = 8u;
 const BLOCKS = select(2u, 3u, TILE_N == 192u);  // of 4×4 outputs that a thread has beside each other
 const THREADS = TILE_M * TILE_N / (32u * BLOCKS);
 const WHOLE_K = K % (2u * TILE_K) == 0u;  // nothing is read beyond it
+const SHORT = PART <= 128u;  // whether a sum is made of few slices
 const BAND = 8u;  // rows of tiles that are worked on together, so that their operands stay in the cache
 
 // Vectors of four in a row of a slice, which has one k, and in a slice
@@ -279,6 +281,15 @@ fn multiply_last(c: ptr<function, Tile>, slice: u32, y: u32, x: u32) {
   outer(c, slice * SLICE_A + (y ^ 4u) + 7u * ROW_A, slice * SLICE_B + (x ^ 4u) + 7u * ROW_B);
 }
 
+// c += a slice of a times one of b, while the other two are brought, from column 4k of op(a) on, and kept.
+fn multiply_slice(c: ptr<function, Tile>, slice: u32, y: u32, x: u32, lane: u32, m: u32, k: u32, n: u32) {
+  let next = bring(lane, m, k, n);
+  multiply_seven(c, slice, y, x);
+  keep(1u - slice, lane, next);
+  multiply_last(c, slice, y, x);
+  workgroupBarrier();
+}
+
 @compute @workgroup_size(THREADS)
 fn multiply(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   const ROWS = (M + TILE_M - 1u) / TILE_M;
@@ -298,21 +309,20 @@ fn multiply(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
   var c = Tile();
   let start = group.z * (PART / 4u);  // k counts vectors of four
   let end = min((K + 3u) / 4u, start + (PART + 3u) / 4u);
-  const PAIR = TILE_K / 2u;  // of slices
-  let last = start + (end - start - 1u) / PAIR * PAIR;  // where the last pair starts: it is loaded again
+  const STEP = select(TILE_K / 2u, TILE_K / 4u, SHORT);
+  let last = start + (end - start - 1u) / STEP * STEP;  // where the last turn starts: its slices are loaded again
   keep(0u, lane, bring(lane, tile_row, start, tile_column));
   workgroupBarrier();
-  for (var k = start; k < end; k += PAIR) {
-    let odd = bring(lane, tile_row, k + TILE_K / 4u, tile_column);
-    multiply_seven(&c, 0u, y, x);
-    keep(1u, lane, odd);
-    multiply_last(&c, 0u, y, x);
-    workgroupBarrier();
-    let even = bring(lane, tile_row, min(k + PAIR, last), tile_column);
-    multiply_seven(&c, 1u, y, x);
-    keep(0u, lane, even);
-    multiply_last(&c, 1u, y, x);
-    workgroupBarrier();
+  var slice = 0u;
+  for (var k = start; k < end; k += STEP) {
+    let next = min(k + STEP, last);
+    if (SHORT) {
+      multiply_slice(&c, slice, y, x, lane, tile_row, next, tile_column);
+      slice = 1u - slice;
+    } else {
+      multiply_slice(&c, 0u, y, x, lane, tile_row, k + TILE_K / 4u, tile_column);
+      multiply_slice(&c, 1u, y, x, lane, tile_row, next, tile_column);
+    }
   }
   // A block is rows m .. m+3 and columns n .. n+3; others lie below and to the right of it.
   let m = tile_row + y * 4u;
