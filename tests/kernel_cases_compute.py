@@ -386,3 +386,8 @@ for _NH, _HS, _at in ((1, 1, 0), (3, 16, 1), (2, 5, 255), (1, 128, 256), (2, 64,
         {"row": _row, "position": u32(_at)},
         {"cache": _cache, "out": poisoned(_NH * _HS)},
     )
+
+# Behind all others, so that these keep their numbers: long sums, whole and in parts, with some slices over.
+for _transposes in ("NN", "NT", "TN"):
+    matmul_case(68, 132, 148, _transposes)
+    matmul_case(68, 132, 388, _transposes, part=160)
