@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from kernel_runs import poisoned
-from kernel_table import case, groups, halved, ints, normal, u32
+from kernel_table import case, groups, halved, ints, normal, section, u32
 
 from trainer.kernels import Constant, MatrixUnits
 from trainer.ops import attention, column_sum, cross_entropy, layernorm, matmul
 from trainer.plan import Grid
 
 # ---------------------------------------------------------------- matmul
+section(1)
 
 EPILOGUES = ("BIAS", "GELU", "GELU_BACKWARD", "RESIDUAL", "ADD")
 
@@ -151,8 +152,14 @@ matmul_case(7, 5, 3, "NN", "BIAS", "GELU", "RESIDUAL", "ADD")
 matmul_case(7, 5, 3, "NT", "GELU_BACKWARD", "ADD")
 matmul_case(1100, 132, 12, "NN")  # more rows of tiles than are grouped together
 
+# Long sums, whole and in parts, with some slices over
+for _transposes in ("NN", "NT", "TN"):
+    matmul_case(68, 132, 148, _transposes)
+    matmul_case(68, 132, 388, _transposes, part=160)
+
 
 # ---------------------------------------------------------------- rows
+section(20)
 
 
 def logits(rows: int, vocab: int, stride: int) -> np.ndarray:
@@ -303,6 +310,7 @@ for _N in (1, 255, 521):
 
 
 # ---------------------------------------------------------------- attention
+section(3)
 
 ATTENTION = [(1, 1, 1, 1), (2, 7, 3, 5), (1, 64, 2, 4), (2, 65, 3, 16), (1, 131, 2, 32), (1, 70, 1, 64)]
 ATTENTION += [(2, 70, 1, 128), (1, 150, 2, 48), (1, 129, 1, 64), (1, 67, 3, 20)]
@@ -386,8 +394,3 @@ for _NH, _HS, _at in ((1, 1, 0), (3, 16, 1), (2, 5, 255), (1, 128, 256), (2, 64,
         {"row": _row, "position": u32(_at)},
         {"cache": _cache, "out": poisoned(_NH * _HS)},
     )
-
-# Behind all others, so that these keep their numbers: long sums, whole and in parts, with some slices over.
-for _transposes in ("NN", "NT", "TN"):
-    matmul_case(68, 132, 148, _transposes)
-    matmul_case(68, 132, 388, _transposes, part=160)

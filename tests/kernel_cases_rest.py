@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from kernel_runs import poisoned
-from kernel_table import case, groups, ints, normal, u32
+from kernel_table import case, groups, ints, normal, section, u32
 
 from trainer.ops import adamw, cast, embedding
 from trainer.plan import linear_grid
 
 # ---------------------------------------------------------------- embedding
+section(4)
 
 for _B, _T, _C, _V in ((1, 1, 1, 1), (2, 7, 5, 11), (3, 64, 48, 100), (2, 37, 67, 1000)):
     _N = _B * _T
@@ -80,6 +81,7 @@ for _B, _T, _C, _V in ((1, 1, 1, 1), (2, 7, 5, 11), (3, 64, 48, 100), (2, 37, 67
 
 
 # ---------------------------------------------------------------- optimiser
+section(5)
 
 for _N, _groups in ((4, 1), (1028, 1), (4000, 4), (270_004, 128)):
     _bad = normal(_N)
@@ -158,6 +160,7 @@ for _N in (1, 257, 1024, 2051):
 
 
 # ---------------------------------------------------------------- random numbers and samples
+section(6)
 
 for _N, _first in ((1, 0), (65, 7), (1031, 2**31)):
     case(

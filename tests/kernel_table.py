@@ -11,7 +11,14 @@ from trainer.kernels import Constant, MatrixUnits, needs
 from trainer.plan import Grid
 
 CASES: list[Case] = []
-_generator = np.random.default_rng(20240611)
+_generator = np.random.default_rng()
+
+
+def section(seed: int) -> None:
+    """From here on, random numbers that the cases before do not move. A few draws are unlucky: a sample falls
+    between two tokens, or a sum cancels, within what rounding does.
+    """
+    _generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 
 def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
