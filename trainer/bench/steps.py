@@ -134,14 +134,14 @@ async def run_steps(runtime: Runtime, steps: int) -> tuple[float, float]:
 
 def python_seconds(executable: Executable, encoding: float) -> float:
     """Seconds of a training step that Python itself takes of the `encoding`, which is all its own without a
-    graphics library.
+    graphics library: the least of several measurements, which other work on the machine disturbs least.
     """
     # Not above: the page, which times steps too, is without it.
     from trainer.devices.native import NativeExecutable
 
     if not isinstance(executable, NativeExecutable):
         return encoding
-    return median(executable.python_seconds(STEP * CHUNK) for _ in range(BATCHES)) / CHUNK
+    return min(executable.python_seconds(STEP * CHUNK) for _ in range(BATCHES)) / CHUNK
 
 
 async def warmed_up(device: Device, model: ModelConfig, train: TrainConfig) -> Runtime:
