@@ -95,7 +95,8 @@ def table(records: Sequence[Record]) -> str:
     """One machine's records of a file, and below them where they come from."""
     names = dict.fromkeys(name for record in records for name in record.values)
     rate = next((name for name in RATES if name in names), None)
-    first = ("workload", "name", "precision", "impl", "variant", rate)  # what a narrow screen should show
+    # What a narrow screen should show
+    first = ("workload", "name", "precision", "impl", "variant", rate, "burst_tflops")
     fields = (name for name in (*first, *names) if name in names and name not in (*PROVENANCE, "unit"))
     columns = {name: _holds_numbers(name, records) for name in fields}
     largest = max((r.number(rate) for r in records if rate and rate in r.values), default=0)
