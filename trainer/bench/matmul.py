@@ -89,23 +89,31 @@ async def time_matmuls(
         seconds = await seconds_of(executable, ["multiply"])
         burst = await burst_seconds(executable, "multiply")
         executable.close()
-        tflops, burst_tflops = (2 * M * N * K / each / 1e12 for each in (seconds, burst))
-        print(
-            f"{label} {precision:5} {variant:14} {1e3 * seconds:9.3f} ms  {1e3 * tflops:10.1f} GFLOP/s  "
-            f"in bursts {1e3 * burst_tflops:10.1f}"
-        )
         records.append(
             {
                 **ours(device),
                 "workload": label,
                 "variant": variant,
                 "precision": precision,
-                "ms": round(1e3 * seconds, 5),
-                "tflops": digits(tflops),
-                "burst_tflops": digits(burst_tflops),
+                **told(product, precision, variant, seconds, burst),
             }
         )
     return records
+
+
+def told(product: Product, precision: str, by: str, seconds: float, burst: float) -> Record:
+    """What a record tells of a product that takes `seconds` under load, `burst` in bursts; printed, too."""
+    M, N, K = product.size
+    tflops, burst_tflops = (2 * M * N * K / each / 1e12 for each in (seconds, burst))
+    print(
+        f"{product.label} {precision:5} {by:14} {1e3 * seconds:9.3f} ms  {1e3 * tflops:10.1f} GFLOP/s  "
+        f"in bursts {1e3 * burst_tflops:10.1f}"
+    )
+    return {
+        "ms": round(1e3 * seconds, 5),
+        "tflops": digits(tflops),
+        "burst_tflops": digits(burst_tflops),
+    }
 
 
 def _stored(product: Product, half: bool) -> str:
@@ -170,7 +178,6 @@ async def _filled(device: Device, variant: str, product: Product, half: bool) ->
     plan, _ = _matmul_plan(device, variant, product, half)
     executable = await device.compile(plan)
     executable.run(["fill"])
-    await executable.finish()
     return executable
 
 

@@ -18,6 +18,7 @@ from trainer.bench.matmul import (
     MEASURE_SECONDS,
     REST_SECONDS,
     Product,
+    told,
 )
 from trainer.bench.records import Record, digits, provenance
 from trainer.bench.steps import WARM_UP, configured
@@ -86,19 +87,12 @@ def time_torch_matmul(product: Product, precision: str) -> Record:
     each = batch(3)
     seconds = median([batch(max(1, int(MEASURE_SECONDS / each))) for _ in range(BATCHES)])
     bursts = median([burst(max(1, int(BURST_SECONDS / each))) for _ in range(BURSTS)])
-    tflops, burst_tflops = (2 * M * N * K / one / 1e12 for one in (seconds, bursts))
-    print(
-        f"{product.label} {precision:5} {'torch':14} {1e3 * seconds:9.3f} ms  {1e3 * tflops:10.1f} GFLOP/s  "
-        f"in bursts {1e3 * burst_tflops:10.1f}"
-    )
     return {
         **_theirs(torch),
         "workload": product.label,
         "variant": where,
         "precision": precision,
-        "ms": round(1e3 * seconds, 5),
-        "tflops": digits(tflops),
-        "burst_tflops": digits(burst_tflops),
+        **told(product, precision, "torch", seconds, bursts),
     }
 
 

@@ -47,6 +47,7 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
         near = of_dx if of_dx and of_dx.reaches(of_weight) else None
         bound = (near or of_weight).sums
         dx, add = tape.target(x, last=of_dx is not None)
+        read = {"x": x, "kept": statistics, "dout": dout}
         of_x = {"N": N, "C": C, "ADD": add}
         of_parameters = {
             "N": N,
@@ -70,31 +71,27 @@ def layernorm(tape: Tape, name: str, x: Tensor, weight: Tensor, bias: Tensor) ->
                         "SUM_DX": near is not None,
                         **own_constants(choice.variant, C),
                     },
-                    x=x,
+                    **read,
                     weight=weight,
-                    kept=statistics,
-                    dout=dout,
                     dx=dx,
                     sums=bound,
                 )
             else:
                 plan.dispatch(
                     "layernorm.backward_parameters",
+                    variant=choice.variant,
                     grid=(-(-of_weight.width // 64), P, 1),
                     constants=of_parameters,
-                    x=x,
-                    kept=statistics,
-                    dout=dout,
+                    **read,
                     sums=bound,
                 )
                 plan.dispatch(
                     "layernorm.backward",
+                    variant=choice.variant,
                     grid=grid("layernorm", N, C),
                     constants=of_x,
-                    x=x,
+                    **read,
                     weight=weight,
-                    kept=statistics,
-                    dout=dout,
                     dx=dx,
                 )
             if of_dx and not (fused and near):
