@@ -7,8 +7,8 @@ from kernel_runs import poisoned
 from kernel_table import case, groups, halved, ints, normal, section, u32
 
 from trainer.kernels import Constant, MatrixUnits
-from trainer.ops import attention, column_sum, cross_entropy, layernorm, matmul
-from trainer.plan import Grid
+from trainer.ops import attention, column_sum, cross_entropy, layernorm, linear, matmul
+from trainer.plan import Grid, linear_grid
 
 # ---------------------------------------------------------------- matmul
 section(1)
@@ -75,6 +75,7 @@ def matmul_case(
             "LDB": ldb,
             "LDO": ldo,
             "PART": part or K,
+            "SHORT": (part or K) <= 128,
             **dict(zip(("TILE_M", "TILE_N"), list(matmul.TILES)[tile], strict=True)),
             **flags,
         },
@@ -156,6 +157,104 @@ matmul_case(1100, 132, 12, "NN")  # more rows of tiles than are grouped together
 for _transposes in ("NN", "NT", "TN"):
     matmul_case(68, 132, 148, _transposes)
     matmul_case(68, 132, 388, _transposes, part=160)
+
+
+# ---------------------------------------------------------------- linear
+section(4)
+
+
+def linear_case(
+    N: int,
+    inputs: int,
+    outputs: int,
+    *flags: str,
+    pad: int = 0,
+    parts: tuple[int, int] = (0, 0),
+    half: tuple[str, ...] = (),
+    tile: int = 0,
+) -> None:
+    """`flags` are of TABLE, GELU_BACKWARD, ADD_X and ADD_WEIGHT; `pad` widens the rows of dout; `parts` are
+    the columns of each part of the sums for dx and for dweight, where they are made in parts. What `half`
+    names is f16. Adds the same in other tiles.
+    """
+    of_tile = list(matmul.TILES)[tile]
+    columns_x, columns_weight = parts[0] or outputs, parts[1] or N
+    parts_x, parts_weight = -(-outputs // columns_x), -(-N // columns_weight)
+    fits = linear.fitting(N, inputs, outputs, outputs + pad)
+
+    def launch(variant: str) -> Grid:
+        tiling = (of_tile, parts_x, parts_weight)
+        return linear_grid(
+            sum(linear.workgroups_of(variant, (N, inputs, outputs), tiling, table="TABLE" in flags))
+        )
+
+    case(
+        "linear.backward",
+        "-".join(
+            [
+                f"{N}x{inputs}x{outputs}",
+                *flags,
+                *(["strided"] if pad else []),
+                *([f"{parts_x}and{parts_weight}parts"] if any(parts) else []),
+                *(["half", *half] if half else []),
+                *([f"tile{tile}"] if tile else []),
+            ]
+        ),
+        launch,
+        {
+            "N": N,
+            "INPUTS": inputs,
+            "OUTPUTS": outputs,
+            "LD": outputs + pad,
+            "PART_X": columns_x,
+            "PART_WEIGHT": columns_weight,
+            "SHORT": N <= 128,
+            **dict(zip(("TILE_M", "TILE_N"), of_tile, strict=True)),
+            **{name: name in flags for name in ("TABLE", "GELU_BACKWARD", "ADD_X", "ADD_WEIGHT")},
+        },
+        halved(
+            {
+                "dout": stored(N, outputs, outputs + pad),
+                "weight": normal(inputs, outputs),
+                "x": normal(N, inputs),
+                "before": normal(N, inputs) if "GELU_BACKWARD" in flags else None,
+            },
+            half,
+        ),
+        halved(
+            {
+                "dx": normal(N, inputs) if "ADD_X" in flags else poisoned(parts_x * N * inputs),
+                "dweight": normal(inputs, outputs)
+                if "ADD_WEIGHT" in flags
+                else poisoned(parts_weight * inputs * outputs),
+            },
+            half,
+        ),
+        only=lambda variant: fits.get(variant, True) and (not any(parts) or variant != "linear"),
+    )
+    if tile + 1 < len(matmul.TILES):
+        linear_case(N, inputs, outputs, *flags, pad=pad, parts=parts, half=half, tile=tile + 1)
+
+
+linear_case(1, 1, 1)
+linear_case(7, 5, 3, "GELU_BACKWARD", "ADD_WEIGHT")
+linear_case(7, 5, 3, "TABLE", "ADD_X", pad=2)
+linear_case(4, 4, 4)
+linear_case(65, 68, 132)
+linear_case(130, 48, 144, "ADD_WEIGHT")  # nano's qkv
+linear_case(70, 192, 48, "GELU_BACKWARD")
+linear_case(521, 36, 20, "ADD_X", "ADD_WEIGHT")
+linear_case(133, 12, 260, "TABLE", pad=8)
+linear_case(68, 48, 256, "TABLE", "ADD_X", "ADD_WEIGHT")
+linear_case(148, 132, 388, parts=(160, 48))
+linear_case(388, 68, 132, "GELU_BACKWARD", parts=(0, 160))
+linear_case(388, 68, 132, "TABLE", parts=(96, 160))
+linear_case(1100, 12, 1060, "TABLE")  # more rows of tiles than are grouped together
+_HALF = ("dout", "weight", "x", "before", "dx")
+linear_case(70, 192, 48, "GELU_BACKWARD", half=_HALF)
+linear_case(136, 72, 168, "ADD_X", "ADD_WEIGHT", half=_HALF)
+linear_case(136, 72, 168, "TABLE", half=_HALF)
+linear_case(136, 72, 168, parts=(64, 48), half=("dout", "weight", "x"))
 
 
 # ---------------------------------------------------------------- rows

@@ -64,6 +64,13 @@ def test_on_gpus_the_backward_part_of_layernorm_is_one_dispatch() -> None:
     assert counts["column_sum.partial"] == 2 * MODEL.layers
 
 
+def test_on_gpus_both_gradients_of_a_product_are_one_dispatch() -> None:
+    train = TrainConfig(batch=2)
+    counts = dispatches(build(MODEL, train=train, tokens=1000, tuning=Tuning(software=False)), train)
+    products = 4 * MODEL.layers + 1
+    assert counts["matmul.multiply"] == counts["linear.backward"] == products
+
+
 def first_stage(dispatches: list[Dispatch]) -> dict[Tensor, list[tuple[int, int]]]:
     """What columns of each tensor of partial sums are written: (first, end), in their order."""
     columns: dict[Tensor, list[tuple[int, int]]] = {}

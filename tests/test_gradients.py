@@ -20,7 +20,7 @@ from trainer.ops.attention import attention
 from trainer.ops.cross_entropy import head_loss
 from trainer.ops.embedding import embedding as embed
 from trainer.ops.layernorm import layernorm
-from trainer.ops.matmul import feed_forward, linear
+from trainer.ops.linear import feed_forward, linear
 from trainer.plan import SPACING, Plan, Tape, Tensor
 from trainer.runtime import Runtime
 

@@ -12,7 +12,7 @@ from kernel_table import normal, u32
 
 from trainer import kernels
 from trainer.devices import Device
-from trainer.ops import cross_entropy, layernorm
+from trainer.ops import cross_entropy, layernorm, linear
 from trainer.plan import MAX_GRID, linear_grid
 
 BEYOND = MAX_GRID * 64 + 70  # threads, of workgroups of 64, that take a second row of workgroups
@@ -47,6 +47,24 @@ def fold(kernel: str, variant: str = "") -> Case:
     elif kernel == "embedding.backward_positions":
         constants |= {"T": N, "ADD": False}
         read, written = {"dout": normal(N, C)}, {"dposition_table": poisoned(N * C)}
+    elif kernel == "linear.backward":
+        rows, outputs, part = (4, 16 * (MAX_GRID + 3), 16) if name == "linear_tiled" else (N, 4, 4)
+        inputs = 4 if name == "linear_tiled" else C
+        flags = ("TABLE", "GELU_BACKWARD", "ADD_X", "ADD_WEIGHT", "SHORT")
+        constants = {
+            "N": rows,
+            "INPUTS": inputs,
+            "OUTPUTS": outputs,
+            "LD": outputs,
+            "TILE_M": 64,
+            "TILE_N": 64,
+        }
+        constants |= {"PART_X": part, "PART_WEIGHT": rows, **dict.fromkeys(flags, False)}
+        tiling = ((64, 64), outputs // part, 1)
+        grid = linear_grid(sum(linear.workgroups_of(name, (rows, inputs, outputs), tiling, table=False)))
+        read = {"dout": normal(rows, outputs), "weight": normal(inputs, outputs), "x": normal(rows, inputs)}
+        read |= {"before": None}
+        written = {"dx": poisoned(outputs // part * rows * inputs), "dweight": poisoned(inputs * outputs)}
     elif kernel == "layernorm.forward":
         rows = MAX_GRID * layernorm.THREADS // layernorm.LANES[0] + 3
         grid = layernorm.grid(name, rows, 4)
@@ -67,6 +85,8 @@ FOLDING = (
     ("embedding.forward", "embedding"),
     ("embedding.backward_tokens", "embedding"),
     ("embedding.backward_positions", "embedding"),
+    ("linear.backward", "linear"),
+    ("linear.backward", "linear_tiled"),
     ("layernorm.forward", "layernorm_rows"),
     ("cross_entropy.forward_backward", "cross_entropy_rows"),
     ("cross_entropy.forward_backward", "cross_entropy_held"),

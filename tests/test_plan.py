@@ -228,7 +228,7 @@ def test_measured_answers_are_taken_where_the_device_can_run_them() -> None:
         }
 
     asked = planned(Tuning(software=False)).asked
-    key = "matmul TN 64x192x4096 f32 f32 f32"
+    key = "matmul NN 4096x64x256 f32 f32 f32 bias:f32 residual:f32"
     question = asked[key].question
     assert [len(runs) for runs in asked[key].runs.values()] == [2]  # in both layers
     assert MATRIX_UNITS not in {name for c in question.candidates for name in needs(c.variant).features}
@@ -236,8 +236,8 @@ def test_measured_answers_are_taken_where_the_device_can_run_them() -> None:
     default = choices(planned(Tuning(software=False)))
     for choice in question.candidates:
         answered = choices(planned(Tuning(software=False, answers={key: str(choice)})))
-        part = min(choice.constants["PART"], 4096)
-        assert answered == default | {"64x192x4096": f"{choice.variant} {part}"}
+        part = min(choice.constants["PART"], 256)
+        assert answered == default | {"4096x64x256": f"{choice.variant} {part}"}
     for unknown in ("matmul_units TILE_N=128 PART=4096", "nonsense", ""):
         assert choices(planned(Tuning(software=False, answers={key: unknown}))) == default
     parts = asked["layernorm 4096x64 f32 f32"].runs

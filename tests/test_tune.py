@@ -24,7 +24,7 @@ from trainer.devices.native import NativeDevice, NativeExecutable
 from trainer.errors import DeviceError, StorageError
 from trainer.events import Event, Notice, Progress, Reader
 from trainer.kernels import MATRIX_UNITS, Choice, Tuning
-from trainer.ops import matmul
+from trainer.ops import linear, matmul
 from trainer.ops.random import normal
 from trainer.plan import Asked, Plan, round_up
 from trainer.snapshot import Snapshot
@@ -80,7 +80,13 @@ def test_every_question_of_a_step_is_answered(native: Device) -> None:
     """The largest first; forward and backward of attention and LayerNorm, the loss, and sums in parts."""
     questions = asked(native)
     findings = asyncio.run(findings_of(native, questions, 300.0))
-    assert {one.question.op for one in questions} == {"matmul", "attention", "layernorm", "cross_entropy"}
+    assert {one.question.op for one in questions} == {
+        "matmul",
+        "linear",
+        "attention",
+        "layernorm",
+        "cross_entropy",
+    }
     assert [finding.question for finding in findings] == [one.question for one in questions]
     assert [finding.refused for finding in findings] == [{}] * len(findings)
     for finding in findings:  # but for what cannot win, in other tiles
@@ -140,7 +146,6 @@ def test_a_winner_has_to_win_by_more_than_noise() -> None:
         ((4096, 1152, 384), (64, 192), 1),
         ((4096, 384, 384), (64, 64), 1),
         ((4096, 384, 1536), (64, 192), 3),
-        ((384, 1152, 4096), (64, 192), 11),
     ],
 )
 def test_what_is_taken_without_measuring_was_the_fastest_on_an_h100(
@@ -151,6 +156,32 @@ def test_what_is_taken_without_measuring_was_the_fastest_on_an_h100(
     choice = matmul.candidates(tuning, size, fits, in_parts=True)[0]
     part = round_up(-(-K // parts), 32)
     assert choice == Choice("matmul_tiled", {"TILE_M": tile[0], "TILE_N": tile[1], "PART": part})
+
+
+@pytest.mark.parametrize(
+    ("size", "tiling"),
+    [
+        ((4096, 384, 1152), ((128, 128), 1, 6)),
+        ((4096, 384, 384), ((64, 128), 1, 11)),
+        ((16384, 384, 1536), ((128, 128), 1, 11)),
+        ((8192, 768, 768), ((128, 128), 1, 11)),
+    ],
+)
+def test_so_were_the_gradients_of_linear_layers(size: tuple[int, int, int], tiling: linear.Tiling) -> None:
+    assert linear.tilings("linear_tiled", size, table=False, split_x=True)[0] == tiling
+
+
+@pytest.mark.parametrize("first", [(0, 5.0), (3, 5.0), (8, 2.0), (9, 7.0)])
+@pytest.mark.parametrize("then", [(0, 1.0), (1, 3.0), (5, 3.0), (17, 4.0)])
+def test_when_the_last_of_two_kinds_of_jobs_is_done(
+    first: tuple[int, float], then: tuple[int, float]
+) -> None:
+    idle = [0.0] * 4  # when each of four workers is
+    for count, length in (first, then):
+        for _ in range(count):
+            idle.sort()
+            idle[0] += length
+    assert linear.makespan(first, then, 4) == max(idle)
 
 
 # ---------------------------------------------------------------- time

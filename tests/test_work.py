@@ -13,6 +13,7 @@ from trainer.config import ModelConfig
 from trainer.kernels import HALF, Tuning, binding_modes
 from trainer.model import build
 from trainer.ops import column_sum
+from trainer.ops.linear import gradients
 from trainer.ops.matmul import matmul
 from trainer.plan import SPACING, Dispatch, Plan, round_up
 
@@ -82,6 +83,40 @@ def test_bytes_of_a_product_that_is_made_in_parts_or_added(parts: int, add: bool
     found, sums = work(product), product.grid[2]
     assert found.flops == 2 * M * N * K
     assert found.nbytes == 4 * (M * K + K * N + M * N * (sums + (add and sums == 1)))
+
+
+@pytest.mark.parametrize(("add", "gelu"), [(False, False), (True, True)])
+def test_bytes_of_the_gradients_of_a_linear_layer(add: bool, gelu: bool) -> None:
+    """Both products read the gradient of the layer's outputs; each part of a sum is written."""
+    plan = Plan(Tuning(software=False))
+    N, inputs, outputs = 512, 64, 128
+    shapes = {"dout": (N, outputs), "weight": (inputs, outputs), "x": (N, inputs), "before": (N, inputs)}
+    shapes |= {"dx": (N, inputs), "dweight": (inputs, outputs)}
+    t = {name: plan.tensor(name, shape, role="parameter") for name, shape in shapes.items()}
+    with plan.program("backward"):
+        gradients(
+            plan,
+            t["dout"],
+            t["weight"],
+            t["x"],
+            t["dx"],
+            t["dweight"],
+            (N, inputs, outputs),
+            gelu_of=t["before"] if gelu else None,
+            add_x=add,
+            add_weight=add,
+        )
+    dispatch = plan.programs["backward"].dispatches[0]
+    parts_x, parts_weight = (
+        -(-count // int(dispatch.constants[name]))
+        for name, count in (("PART_X", outputs), ("PART_WEIGHT", N))
+    )
+    found = work(dispatch)
+    assert found.flops == 2 * 2 * N * inputs * outputs
+    numbers = N * outputs + inputs * outputs + N * inputs * (2 if gelu else 1)
+    numbers += N * inputs * (parts_x + (add and parts_x == 1))
+    numbers += inputs * outputs * (parts_weight + (add and parts_weight == 1))
+    assert found.nbytes == 4 * numbers
 
 
 def test_what_the_tables_name_is_there() -> None:

@@ -149,6 +149,7 @@ LOOP_LIMIT = 65_535
 # In order of preference. The one that is called like the op is the naive variant, which checks the others.
 SOFTWARE_VARIANTS = {
     "matmul": ("matmul_direct", "matmul"),
+    "linear": ("linear",),
     "column_sum": ("column_sum",),
     "layernorm": ("layernorm",),
     "attention": ("attention_direct", "attention", "attention_subgroups", "attention_tiled"),
@@ -156,6 +157,7 @@ SOFTWARE_VARIANTS = {
 }
 GPU_VARIANTS = {
     "matmul": ("matmul_units", "matmul_tiled", "matmul_direct", "matmul"),
+    "linear": ("linear_tiled", "linear"),
     "column_sum": ("column_sum_strips", "column_sum"),
     "layernorm": ("layernorm_rows", "layernorm"),
     "attention": ("attention_units", "attention_subgroups", "attention_tiled", "attention"),
@@ -163,13 +165,18 @@ GPU_VARIANTS = {
 }
 
 
-# A variant is the shader file of its name; these have further ones, which use what the first one declares.
-FILES = {"attention_units": ("attention_units", "attention_units_backward")}
+# A variant is the shader file of its name; these have further ones, which may be shared. What stands behind a
+# file's name is put behind names in it (see `suffixed`): so a kernel reads one file several times.
+FILES = {
+    "attention_units": ("attention_units", "attention_units_backward"),
+    "linear_tiled": ("linear_tiled", "matmul_slices", "matmul_product _of_x", "matmul_product _of_weight"),
+    "matmul_tiled": ("matmul_tiled", "matmul_slices", "matmul_product"),
+}
 
 
 def files(variant: str) -> tuple[str, ...]:
     """The names of the shader files that a variant is made of, in their order."""
-    return FILES.get(variant, (variant,))
+    return tuple(dict.fromkeys(name.split()[0] for name in FILES.get(variant, (variant,))))
 
 
 @cache
@@ -185,7 +192,19 @@ def file_text(name: str) -> str:
 @cache
 def source(variant: str) -> str:
     """The text of a variant's shader files, one behind the other."""
-    return "\n".join(map(file_text, files(variant)))
+    names = (name.split() for name in FILES.get(variant, (variant,)))
+    return "\n".join(suffixed(file_text(name), *suffix) for name, *suffix in names)
+
+
+def suffixed(code: str, suffix: str = "") -> str:
+    """`code` with `suffix` behind each name that it declares, or is given by a line "// Given: <names>".
+
+    >>> suffixed("// Given: M\\nconst TWICE = 2u * M;\\nfn f(x: Box) -> u32 { return x.M + TWICE; }", "_b")
+    '// Given: M_b\\nconst TWICE_b = 2u * M_b;\\nfn f_b(x: Box) -> u32 { return x.M + TWICE_b; }'
+    """
+    given = _GIVEN.search(code)
+    names = {*_DECLARED.findall(code), *(given[1].split() if given else ())}
+    return _NAME.sub(lambda name: name[0] + suffix if name[0] in names else name[0], code)
 
 
 @cache
@@ -246,6 +265,9 @@ _BINDING = re.compile(
     r"@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>\s*(\w+)\s*:", re.MULTILINE
 )
 _TYPED = re.compile(r"\b([a-z]\w*)_type\b")
+_GIVEN = re.compile(r"^// Given: (.*)$", re.MULTILINE)
+_DECLARED = re.compile(r"^(?:alias|const|fn|struct) (\w+)", re.MULTILINE)
+_NAME = re.compile(r"(?<![.\w])[A-Za-z_]\w*")  # but those of members (`id.x`)
 _FUNCTION = re.compile(r"\bfn\s+(\w+)\s*\(")
 _ENTRY_POINT = re.compile(r"@compute\b[^{;]*?\bfn\s+(\w+)")
 
@@ -290,7 +312,7 @@ def entry_points(variant: str) -> tuple[str, ...]:
 
 def _words(code: str) -> set[str]:
     """Names in `code`, those of members (`id.x`) left out."""
-    return set(re.findall(r"(?<![.\w])[A-Za-z_]\w*", code))
+    return set(_NAME.findall(code))
 
 
 def _function_bodies(code: str) -> dict[str, str]:

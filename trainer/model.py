@@ -31,7 +31,7 @@ from trainer.ops.cast import cast
 from trainer.ops.cross_entropy import head_logits, head_loss, mean_loss
 from trainer.ops.embedding import embedding, embedding_one
 from trainer.ops.layernorm import layernorm
-from trainer.ops.matmul import feed_forward, linear
+from trainer.ops.linear import feed_forward, linear
 from trainer.ops.sampling import Sampler
 from trainer.plan import MAX_BUFFER, SPACING, Plan, Tape, Tensor, binding_pieces, round_up
 

@@ -45,6 +45,8 @@ def work(dispatch: Dispatch) -> Work:
     """The work of one dispatch."""
     if dispatch.kernel == "matmul.multiply":
         return _matmul(dispatch)
+    if dispatch.kernel == "linear.backward":
+        return _linear_backward(dispatch)
     return Work(_attention(dispatch), sum(_moved(dispatch, name) for name in dispatch.bindings))
 
 
@@ -62,6 +64,23 @@ def _matmul(dispatch: Dispatch) -> Work:
         "extra": M * N if k["GELU"] else 0,
     }
     return Work(2.0 * M * N * K, sum(ITEM_SIZE[bound[name].dtype] * count for name, count in numbers.items()))
+
+
+def _linear_backward(dispatch: Dispatch) -> Work:
+    """Two products, which read the gradient of the layer's outputs once between them."""
+    k, bound = dispatch.constants, dispatch.bindings
+    N, inputs, outputs = (int(k[name]) for name in ("N", "INPUTS", "OUTPUTS"))
+    parts_x, parts_weight = -(-outputs // int(k["PART_X"])), -(-N // int(k["PART_WEIGHT"]))
+    numbers = {
+        "dout": N * outputs,
+        "weight": inputs * outputs,
+        "x": N * inputs,
+        "before": N * inputs if k["GELU_BACKWARD"] else 0,
+        "dx": N * inputs * (parts_x + (1 if k["ADD_X"] else 0)),
+        "dweight": inputs * outputs * (parts_weight + (1 if k["ADD_WEIGHT"] else 0)),
+    }
+    nbytes = sum(ITEM_SIZE[bound[name].dtype] * count for name, count in numbers.items())
+    return Work(4.0 * N * inputs * outputs, nbytes)
 
 
 def _attention(dispatch: Dispatch) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trainer.kernels import LOOP_LIMIT, Choice, Question
 from trainer.ops.accuracy import accuracy
 from trainer.ops.embedding import table_parts
+from trainer.ops.linear import gradients
 from trainer.ops.matmul import matmul
 from trainer.plan import ALIGNMENT, ITEM_SIZE, MAX_BINDING, Grid, Plan, Tape, Tensor, linear_grid
 
@@ -132,9 +133,27 @@ def _head_backward(tape: Tape, x: Tensor, table: Tensor, dlogits: Tensor, dx: Te
     N, C = x.shape
     V = table.shape[0]
     dtable, add = tape.target(table)
-    for first, count, part in table_parts(table):
+    parts = list(table_parts(table))
+    dparts = list(table_parts(dtable, dlogits.dtype))
+    if [first for first, *_ in parts] == [first for first, *_ in dparts]:
+        for (first, count, part), (*_, dpart) in zip(parts, dparts, strict=True):
+            gradients(
+                plan,
+                dlogits.tail(first),
+                part,
+                x,
+                dx,
+                dpart,
+                (N, C, count),
+                stride=V,
+                table=True,
+                add_x=first > 0,
+                add_weight=add,
+            )
+        return
+    for first, count, part in parts:
         matmul(plan, dlogits.tail(first), part, dx, (N, C, count), strides=(V, C, C), add=first > 0)
-    for first, count, dpart in table_parts(dtable, dlogits.dtype):
+    for first, count, dpart in dparts:
         some = dlogits.tail(first)
         matmul(plan, some, x, dpart, (count, C, N), transpose_a=True, strides=(V, C, C), add=add)
 

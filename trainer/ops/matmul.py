@@ -1,4 +1,4 @@
-"""Matrix products in three transposes with fused epilogues, and the linear layers made of them."""
+"""Matrix products in three transposes with fused epilogues."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from trainer.kernels import Choice, Constant, MatrixUnits, Question, Tuning
 from trainer.ops import column_sum
-from trainer.plan import MAX_BINDING, MAX_GRID, Grid, Plan, Tape, Tensor, round_up
+from trainer.plan import MAX_BINDING, MAX_GRID, Grid, Plan, Tensor, round_up
 
 PROCESSORS = 132  # of an H100, over which workgroups are spread; other large GPUs have about as many
 MAX_PARTS = 16
@@ -40,6 +40,10 @@ TILES = {
 }
 # Each time that a processor is filled with workgroups, latencies add this / threads to the time of one.
 LATENCY = 230
+
+# Floating-point operations: with fewer of them, a turn of matmul_tiled's loop takes one slice and not two,
+# since a large GPU has half as much code then, and is done almost as soon as it has it from memory.
+SHORT_WORK = 3e9
 
 
 def matmul(
@@ -110,6 +114,7 @@ def matmul(
                 "GELU_BACKWARD": gelu_of is not None,
                 "RESIDUAL": residual is not None,
                 "ADD": add and not split,
+                "SHORT": question.work < SHORT_WORK,
                 **choice.constants,
                 **own_constants(choice.variant, units),
             },
@@ -179,9 +184,7 @@ def tilings(
     them, and in half and twice as many.
     """
     M, N, K = size
-    most = 1
-    if in_parts and variant in IN_PARTS and M * N <= column_sum.TOTALS * MAX_GRID:
-        most = max(1, min(MAX_PARTS, K // LEAST_PART, MAX_BINDING // (4 * M * N)))
+    most = most_parts(M, N, K) if in_parts and variant in IN_PARTS else 1
 
     def cost(choice: tuple[Tile, int]) -> float:
         """The workgroups of the processor that has most, times the columns that each sums up, and what
@@ -203,87 +206,22 @@ def tilings(
     for tile in slower:
         _, best = min(((tile, n) for n in range(1, most + 1)), key=cost)
         found += [(tile, n) for n in sorted({best // 2, best, 2 * best}) if 1 <= n <= most]
-    parts = [(tile, round_up(-(-K // n), 32) if n > 1 else K) for tile, n in sorted(found, key=cost)]
+    parts = [(tile, part_of(K, n)) for tile, n in sorted(found, key=cost)]
     return list(dict.fromkeys(parts))
+
+
+def most_parts(M: int, N: int, K: int) -> int:
+    """In how many parts an M × N product over K may be made."""
+    if M * N > column_sum.TOTALS * MAX_GRID:
+        return 1
+    return max(1, min(MAX_PARTS, K // LEAST_PART, MAX_BINDING // (4 * M * N)))
+
+
+def part_of(K: int, parts: int) -> int:
+    """Columns of op(a) in each of some parts."""
+    return round_up(-(-K // parts), 32) if parts > 1 else K
 
 
 def grid(M: int, N: int, tile: Tile) -> Grid:
     """Workgroups for an M × N output."""
     return -(-N // tile[1]), -(-M // tile[0]), 1
-
-
-def linear(
-    tape: Tape,
-    name: str,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    residual: Tensor | None = None,
-    out: Tensor | None = None,
-) -> Tensor:
-    """x · weight + bias [+ residual]: (N, K) · (K, M) + (M) → (N, M), into `out` if it is given.
-
-    A sum with a residual is f32, as all of the residual stream.
-    """
-    N, K = x.shape
-    M = weight.shape[1]
-    out = out or tape.plan.activation(name, (N, M), "f32" if residual else tape.dtype)
-    matmul(tape.plan, x, weight, out, (N, M, K), bias=bias, residual=residual)
-    tape.biases[out] = bias
-
-    def backward() -> None:
-        dout = tape.gradient(out)
-        if residual is not None:
-            tape.share(residual, dout)
-        _linear_backward(tape, x, weight, out)
-        dx, add = tape.target(x)
-        matmul(tape.plan, dout, weight, dx, (N, K, M), transpose_b=True, add=add)
-
-    tape.record(backward)
-    return out
-
-
-def feed_forward(
-    tape: Tape,
-    x: Tensor,
-    fc: tuple[Tensor, Tensor],
-    projection: tuple[Tensor, Tensor],
-    residual: Tensor,
-) -> Tensor:
-    """GPT-2's MLP: gelu(x · W + b) · W' + b' + residual, (N, C) → (N, 4C) → (N, C).
-
-    The two products carry GELU and its derivative in their epilogues.
-    """
-    N, C = x.shape
-    wide = fc[0].shape[1]
-    before = tape.plan.activation("fc", (N, wide), tape.dtype)
-    hidden = tape.plan.activation("gelu", (N, wide), tape.dtype)
-    out = tape.plan.activation("mlp", (N, C))
-    matmul(tape.plan, x, fc[0], hidden, (N, wide, C), bias=fc[1], gelu_keep=before)
-    matmul(tape.plan, hidden, projection[0], out, (N, C, wide), bias=projection[1], residual=residual)
-    tape.biases |= {before: fc[1], out: projection[1]}
-
-    def backward() -> None:
-        dout = tape.gradient(out)
-        tape.share(residual, dout)
-        _linear_backward(tape, hidden, projection[0], out)
-        dbefore, _ = tape.target(before)
-        matmul(tape.plan, dout, projection[0], dbefore, (N, wide, C), transpose_b=True, gelu_of=before)
-        _linear_backward(tape, x, fc[0], before)
-        dx, add = tape.target(x)
-        matmul(tape.plan, dbefore, fc[0], dx, (N, C, wide), transpose_b=True, add=add)
-
-    tape.record(backward)
-    return out
-
-
-def _linear_backward(tape: Tape, x: Tensor, weight: Tensor, out: Tensor) -> None:
-    """dweight = xᵀ · dout, and dbias = Σ_n dout where the LayerNorm of `out` has not made it."""
-    N, K = x.shape
-    M = weight.shape[1]
-    dout = tape.gradient(out)
-    dweight, add = tape.target(weight)
-    matmul(tape.plan, x, dout, dweight, (K, M, N), transpose_a=True, add=add)
-    if bias := tape.biases.pop(out, None):
-        column_sum.column_sum(tape, dout, bias)
