@@ -1,26 +1,10 @@
-// out[M, N] = op(a) · op(b), with the epilogue of matmul.wgsl, on matrix units: a and b are f16, sums are f32.
+// out[M, N] = op(a) · op(b), with the epilogue of matmul.wgsl, on matrix units: a and b are f16, sums are f32. In tiles,
+// as matmul_units_product.wgsl makes them, under its conditions.
 //
-// A workgroup of four subgroups makes a tile of TILE_M×TILE_N outputs from slices of SLICE columns of op(a) and SLICE
-// rows of op(b) in workgroup memory; each subgroup makes a quarter of it, as 4×ACROSS fragments of SIDE×SIDE. While
-// a slice is multiplied, the next one waits in registers. The results leave through workgroup memory, so that edges
-// can be cut, the epilogue can be applied, and out can be f16 or f32.
+// If PART is less than K, the workgroups of grid z make the parts of the product, as in matmul_tiled.wgsl, whose first
+// part adds bias and residual.
 //
-// What made it fast on an H100 (SIDE 16, LANES 32; tiles of 128×128 or 128×96, slices of 32): slices kept as
-// vec4<u32>, which makes copies 16 bytes wide and every fragment visibly aligned; fragments written out by name, as
-// arrays of them do not stay in registers; less than 24 KiB of workgroup memory; no clamp where nothing lies beyond
-// an edge, so that addresses grow by the same step from slice to slice; and what the epilogue reads on its way
-// before the first of it is used. Two workgroups share a processor there. Tiles of 128×96 take 0.87 of the time of
-// the wider ones for 0.75 of the work, which pays where it saves a round.
-//
-// Reads eight halves and writes four numbers at a time, so LDA, LDB, LDO and N must be multiples of 8, as must
-// K unless TRANSPOSE_A and M if TRANSPOSE_A (then K is free, and b must not be transposed). Rows and columns
-// beyond the edge come from clamped addresses and are not stored; what lies beyond K counts as 0.
-//
-// If PART is less than K, the workgroups of grid z make the product over PART columns of op(a) each, as in
-// matmul_tiled.wgsl, whose first part adds bias and residual; PART is a multiple of SLICE then.
-//
-// Constants: as matmul.wgsl, with TILE_M 8·SIDE and TILE_N 6·SIDE or 8·SIDE; SIDE (of a fragment) and LANES (of a
-// subgroup), which the device says; SIDE·SIDE = 8·LANES, so that each thread copies four vectors of a and ACROSS of b
+// Constants: as matmul.wgsl, and those of matmul_fragments.wgsl
 
 @group(0) @binding(0) var<storage, read> a: array<vec4<u32>>;  // of eight halves each
 @group(0) @binding(1) var<storage, read> b: array<vec4<u32>>;
@@ -29,295 +13,55 @@
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<out_type>>;
 @group(0) @binding(5) var<storage, read_write> extra: array<vec4<extra_type>>;
 
-const SLICE = 2u * SIDE;
-const ACROSS = TILE_N / (2u * SIDE);  // fragments beside each other in a subgroup's quarter
-const THREADS = 4u * LANES;
-const BAND = 8u;  // rows of tiles that are worked on together, so that their operands stay in the cache
-
-// A slice lies as its matrix does. Its rows are a vector longer than needed, so that they meet different banks.
-const WIDTH_A = select(SLICE, TILE_M, TRANSPOSE_A) / 8u;
-const WIDTH_B = select(TILE_N, SLICE, TRANSPOSE_B) / 8u;
-const ROW_A = WIDTH_A + 1u;
-const ROW_B = WIDTH_B + 1u;
-const SLICE_B = select(TILE_M, SLICE, TRANSPOSE_A) * ROW_A;
-const SLICES = SLICE_B + select(SLICE, TILE_N, TRANSPOSE_B) * ROW_B;
-
-// A row of fragments of results, as f32: SIDE rows of PATCH_WIDTH vectors
-const PATCH_WIDTH = ACROSS * SIDE / 4u;
-const PATCH_ROW = PATCH_WIDTH + 2u;
-const PATCH = SIDE * PATCH_ROW;
-const SHARE = SIDE * PATCH_WIDTH / LANES;  // vectors of it that a thread takes
-
 var<workgroup> memory: array<vec4<u32>, max(SLICES, 4u * PATCH)>;
 
-alias Left = subgroup_matrix_left<f16, SIDE, SIDE>;
-alias Right = subgroup_matrix_right<f16, SIDE, SIDE>;
-alias Result = subgroup_matrix_result<f32, SIDE, SIDE>;
-
-const SQRT_2_OVER_PI = 0.7978845608028654;
-
-// (1 + tanh(u)) / 2 for GELU's u, by one exponential, whose argument is kept from overflowing
-fn gate(x: vec4<f32>) -> vec4<f32> {
-  let u = SQRT_2_OVER_PI * (x + 0.044715 * x * x * x);
-  return 1.0 / (1.0 + exp(clamp(-2.0 * u, vec4<f32>(-80.0), vec4<f32>(80.0))));
+fn read_a(i: u32) -> vec4<u32> {
+  return a[i];
 }
 
-fn gelu(x: vec4<f32>) -> vec4<f32> {
-  return x * gate(x);
+fn read_b(i: u32) -> vec4<u32> {
+  return b[i];
 }
 
-fn gelu_backward(x: vec4<f32>) -> vec4<f32> {
-  let g = gate(x);
-  return g + 2.0 * x * g * (1.0 - g) * SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044715 * x * x);
+// Whether a part of the sum is the one that bias and residual are added to
+fn first_part(part: u32) -> bool {
+  return PART >= K || part == 0u;
 }
 
-// Row and vector of the i-th vector of a slice whose rows have `width`. Where k runs along short rows, neighbours
-// take rows 0, 4, 1, 5, 2, 6, 3, 7, whose banks are disjoint.
-fn place(i: u32, width: u32, along_k: bool) -> vec2<u32> {
-  let row = i / width;
-  return vec2<u32>(select(row, row / 8u * 8u + row % 2u * 4u + row % 8u / 2u, along_k), i % width);
-}
-
-// i, or the last of `count` where it may lie beyond; `whole` says that it cannot
-fn inside(i: u32, count: u32, whole: bool) -> u32 {
-  return select(min(i, max(count, 1u) - 1u), i, whole);
-}
-
-// What was read for number `inner` of a sum: 0 beyond K
-fn summed(v: vec4<u32>, inner: u32) -> vec4<u32> {
-  return select(vec4<u32>(), v, inner < K || K % SLICE == 0u);
-}
-
-// The i-th vector of the slice of op(a) that starts at row m and column 8k
-fn load_a(i: u32, m: u32, k: u32) -> vec4<u32> {
-  let at = place(i, WIDTH_A, !TRANSPOSE_A);
-  if (TRANSPOSE_A) {
-    let inner = 8u * k + at.x;
-    let column = inside(m / 8u + at.y, M / 8u, M % TILE_M == 0u);
-    return summed(a[inside(inner, K, K % SLICE == 0u) * (LDA / 8u) + column], inner);
+fn operands(part: u32, i: u32) -> Operands {
+  var r: Operands;
+  if ((RESIDUAL || GELU_BACKWARD) && first_part(part)) {
+    r.aux = vec4<f32>(aux[i]);
   }
-  let row = inside(m + at.x, M, M % TILE_M == 0u);
-  return summed(a[row * (LDA / 8u) + inside(k + at.y, K / 8u, K % SLICE == 0u)], 8u * (k + at.y));
-}
-
-fn load_b(i: u32, k: u32, n: u32) -> vec4<u32> {
-  let at = place(i, WIDTH_B, TRANSPOSE_B);
-  if (TRANSPOSE_B) {
-    let row = inside(n + at.x, N, N % TILE_N == 0u);
-    return summed(b[row * (LDB / 8u) + inside(k + at.y, K / 8u, K % SLICE == 0u)], 8u * (k + at.y));
+  if (ADD) {
+    r.old = vec4<f32>(out[i]);
   }
-  let inner = 8u * k + at.x;
-  let column = inside(n / 8u + at.y, N / 8u, N % TILE_N == 0u);
-  return summed(b[inside(inner, K, K % SLICE == 0u) * (LDB / 8u) + column], inner);
+  return r;
 }
 
-fn keep_a(i: u32, v: vec4<u32>) {
-  let at = place(i, WIDTH_A, !TRANSPOSE_A);
-  memory[at.x * ROW_A + at.y] = v;
-}
-
-fn keep_b(i: u32, v: vec4<u32>) {
-  let at = place(i, WIDTH_B, TRANSPOSE_B);
-  memory[SLICE_B + at.x * ROW_B + at.y] = v;
-}
-
-// The fragment of op(a) at row m and column k of the slice
-fn left(m: u32, k: u32) -> Left {
-  if (TRANSPOSE_A) {
-    return subgroupMatrixLoad<Left, col_major>(&memory, k * ROW_A + m / 8u, ROW_A);
+fn store(part: u32, n: u32, i: u32, value: vec4<f32>, r: Operands) {
+  var s = value;
+  if (BIAS && first_part(part)) {
+    s += bias[n / 4u];
   }
-  return subgroupMatrixLoad<Left, row_major>(&memory, m * ROW_A + k / 8u, ROW_A);
-}
-
-fn right(k: u32, n: u32) -> Right {
-  if (TRANSPOSE_B) {
-    return subgroupMatrixLoad<Right, col_major>(&memory, SLICE_B + n * ROW_B + k / 8u, ROW_B);
+  if (GELU) {
+    extra[i] = vec4<extra_type>(s);
+    s = gelu(s);
   }
-  return subgroupMatrixLoad<Right, row_major>(&memory, SLICE_B + k * ROW_B + n / 8u, ROW_B);
-}
-
-// Stores the results that lie in the subgroup's patch: SIDE rows from m on, ACROSS·SIDE columns from n on. All that
-// the epilogue reads is asked for first, so that it takes as long as one of them.
-fn store_patch(part: u32, m: u32, n: u32, patch_start: u32, lane: u32) {
-  var at: array<u32, SHARE>;  // in out, aux and extra
-  var auxes: array<vec4<f32>, SHARE>;
-  var olds: array<vec4<f32>, SHARE>;
-  let first = PART >= K || part == 0u;  // the part of the sum that bias and residual are added to
-  for (var j = 0u; j < SHARE; j++) {
-    let i = lane + j * LANES;
-    at[j] = ((part * M + inside(m + i / PATCH_WIDTH, M, M % TILE_M == 0u)) * LDO
-      + inside(n / 4u + i % PATCH_WIDTH, N / 4u, N % TILE_N == 0u) * 4u) / 4u;
-    if ((RESIDUAL || GELU_BACKWARD) && first) {
-      auxes[j] = vec4<f32>(aux[at[j]]);
-    }
-    if (ADD) {
-      olds[j] = vec4<f32>(out[at[j]]);
-    }
+  if (GELU_BACKWARD) {
+    s *= gelu_backward(r.aux);
   }
-  for (var j = 0u; j < SHARE; j++) {
-    let i = lane + j * LANES;
-    let row = i / PATCH_WIDTH;
-    let column = n + i % PATCH_WIDTH * 4u;
-    if ((M % TILE_M != 0u && m + row >= M) || (N % TILE_N != 0u && column >= N)) {
-      continue;
-    }
-    var s = bitcast<vec4<f32>>(memory[patch_start + row * PATCH_ROW + i % PATCH_WIDTH]);
-    if (BIAS && first) {
-      s += bias[column / 4u];
-    }
-    if (GELU) {
-      extra[at[j]] = vec4<extra_type>(s);
-      s = gelu(s);
-    }
-    if (GELU_BACKWARD) {
-      s *= gelu_backward(auxes[j]);
-    }
-    if (RESIDUAL) {
-      s += auxes[j];
-    }
-    if (ADD) {
-      s += olds[j];
-    }
-    out[at[j]] = vec4<out_type>(s);
+  if (RESIDUAL) {
+    s += r.aux;
   }
+  if (ADD) {
+    s += r.old;
+  }
+  out[i] = vec4<out_type>(s);
 }
 
 @compute @workgroup_size(THREADS)
 fn multiply(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  const ROWS = (M + TILE_M - 1u) / TILE_M;
   const COLUMNS = (N + TILE_N - 1u) / TILE_N;
-  let number = group.y * COLUMNS + group.x;
-  let band = number / (BAND * COLUMNS) * BAND;
-  let height = min(ROWS - band, BAND);
-  let within = number % (BAND * COLUMNS);
-  let tile_row = (band + within % height) * TILE_M;
-  let tile_column = within / height * TILE_N;
-  let subgroup = thread / LANES;
-  let m = subgroup / 2u * 4u * SIDE;  // of the subgroup's quarter, in the tile
-  let n = subgroup % 2u * ACROSS * SIDE;
-
-  var c0_0 = Result(); var c0_1 = Result(); var c0_2 = Result(); var c0_3 = Result();
-  var c1_0 = Result(); var c1_1 = Result(); var c1_2 = Result(); var c1_3 = Result();
-  var c2_0 = Result(); var c2_1 = Result(); var c2_2 = Result(); var c2_3 = Result();
-  var c3_0 = Result(); var c3_1 = Result(); var c3_2 = Result(); var c3_3 = Result();
-  let start = group.z * (PART / 8u);  // k counts vectors of eight
-  let end = min((K + 7u) / 8u, start + (PART + 7u) / 8u);
-  var a0 = load_a(thread + 0u * THREADS, tile_row, start);
-  var a1 = load_a(thread + 1u * THREADS, tile_row, start);
-  var a2 = load_a(thread + 2u * THREADS, tile_row, start);
-  var a3 = load_a(thread + 3u * THREADS, tile_row, start);
-  var b0 = load_b(thread + 0u * THREADS, start, tile_column);
-  var b1 = load_b(thread + 1u * THREADS, start, tile_column);
-  var b2 = load_b(thread + 2u * THREADS, start, tile_column);
-  var b3: vec4<u32>;
-  if (ACROSS > 3u) { b3 = load_b(thread + 3u * THREADS, start, tile_column); }
-  for (var k = start; k < end; k += SLICE / 8u) {
-    keep_a(thread + 0u * THREADS, a0);
-    keep_a(thread + 1u * THREADS, a1);
-    keep_a(thread + 2u * THREADS, a2);
-    keep_a(thread + 3u * THREADS, a3);
-    keep_b(thread + 0u * THREADS, b0);
-    keep_b(thread + 1u * THREADS, b1);
-    keep_b(thread + 2u * THREADS, b2);
-    if (ACROSS > 3u) { keep_b(thread + 3u * THREADS, b3); }
-    workgroupBarrier();
-    let next = k + SLICE / 8u;
-    if (next < end) {
-      a0 = load_a(thread + 0u * THREADS, tile_row, next);
-      a1 = load_a(thread + 1u * THREADS, tile_row, next);
-      a2 = load_a(thread + 2u * THREADS, tile_row, next);
-      a3 = load_a(thread + 3u * THREADS, tile_row, next);
-      b0 = load_b(thread + 0u * THREADS, next, tile_column);
-      b1 = load_b(thread + 1u * THREADS, next, tile_column);
-      b2 = load_b(thread + 2u * THREADS, next, tile_column);
-      if (ACROSS > 3u) { b3 = load_b(thread + 3u * THREADS, next, tile_column); }
-    }
-    {
-      let left0 = left(m + 0u * SIDE, 0u);
-      let left1 = left(m + 1u * SIDE, 0u);
-      let left2 = left(m + 2u * SIDE, 0u);
-      let left3 = left(m + 3u * SIDE, 0u);
-      let right0 = right(0u, n + 0u * SIDE);
-      c0_0 = subgroupMatrixMultiplyAccumulate(left0, right0, c0_0);
-      c1_0 = subgroupMatrixMultiplyAccumulate(left1, right0, c1_0);
-      c2_0 = subgroupMatrixMultiplyAccumulate(left2, right0, c2_0);
-      c3_0 = subgroupMatrixMultiplyAccumulate(left3, right0, c3_0);
-      let right1 = right(0u, n + 1u * SIDE);
-      c0_1 = subgroupMatrixMultiplyAccumulate(left0, right1, c0_1);
-      c1_1 = subgroupMatrixMultiplyAccumulate(left1, right1, c1_1);
-      c2_1 = subgroupMatrixMultiplyAccumulate(left2, right1, c2_1);
-      c3_1 = subgroupMatrixMultiplyAccumulate(left3, right1, c3_1);
-      let right2 = right(0u, n + 2u * SIDE);
-      c0_2 = subgroupMatrixMultiplyAccumulate(left0, right2, c0_2);
-      c1_2 = subgroupMatrixMultiplyAccumulate(left1, right2, c1_2);
-      c2_2 = subgroupMatrixMultiplyAccumulate(left2, right2, c2_2);
-      c3_2 = subgroupMatrixMultiplyAccumulate(left3, right2, c3_2);
-      if (ACROSS > 3u) {
-        let right3 = right(0u, n + 3u * SIDE);
-        c0_3 = subgroupMatrixMultiplyAccumulate(left0, right3, c0_3);
-        c1_3 = subgroupMatrixMultiplyAccumulate(left1, right3, c1_3);
-        c2_3 = subgroupMatrixMultiplyAccumulate(left2, right3, c2_3);
-        c3_3 = subgroupMatrixMultiplyAccumulate(left3, right3, c3_3);
-      }
-    }
-    {
-      let left0 = left(m + 0u * SIDE, SIDE);
-      let left1 = left(m + 1u * SIDE, SIDE);
-      let left2 = left(m + 2u * SIDE, SIDE);
-      let left3 = left(m + 3u * SIDE, SIDE);
-      let right0 = right(SIDE, n + 0u * SIDE);
-      c0_0 = subgroupMatrixMultiplyAccumulate(left0, right0, c0_0);
-      c1_0 = subgroupMatrixMultiplyAccumulate(left1, right0, c1_0);
-      c2_0 = subgroupMatrixMultiplyAccumulate(left2, right0, c2_0);
-      c3_0 = subgroupMatrixMultiplyAccumulate(left3, right0, c3_0);
-      let right1 = right(SIDE, n + 1u * SIDE);
-      c0_1 = subgroupMatrixMultiplyAccumulate(left0, right1, c0_1);
-      c1_1 = subgroupMatrixMultiplyAccumulate(left1, right1, c1_1);
-      c2_1 = subgroupMatrixMultiplyAccumulate(left2, right1, c2_1);
-      c3_1 = subgroupMatrixMultiplyAccumulate(left3, right1, c3_1);
-      let right2 = right(SIDE, n + 2u * SIDE);
-      c0_2 = subgroupMatrixMultiplyAccumulate(left0, right2, c0_2);
-      c1_2 = subgroupMatrixMultiplyAccumulate(left1, right2, c1_2);
-      c2_2 = subgroupMatrixMultiplyAccumulate(left2, right2, c2_2);
-      c3_2 = subgroupMatrixMultiplyAccumulate(left3, right2, c3_2);
-      if (ACROSS > 3u) {
-        let right3 = right(SIDE, n + 3u * SIDE);
-        c0_3 = subgroupMatrixMultiplyAccumulate(left0, right3, c0_3);
-        c1_3 = subgroupMatrixMultiplyAccumulate(left1, right3, c1_3);
-        c2_3 = subgroupMatrixMultiplyAccumulate(left2, right3, c2_3);
-        c3_3 = subgroupMatrixMultiplyAccumulate(left3, right3, c3_3);
-      }
-    }
-    workgroupBarrier();
-  }
-
-  let lane = thread % LANES;
-  let patch_start = subgroup * PATCH;
-  subgroupMatrixStore<row_major>(&memory, patch_start + 0u * SIDE / 4u, c0_0, PATCH_ROW);
-  subgroupMatrixStore<row_major>(&memory, patch_start + 1u * SIDE / 4u, c0_1, PATCH_ROW);
-  subgroupMatrixStore<row_major>(&memory, patch_start + 2u * SIDE / 4u, c0_2, PATCH_ROW);
-  if (ACROSS > 3u) { subgroupMatrixStore<row_major>(&memory, patch_start + 3u * SIDE / 4u, c0_3, PATCH_ROW); }
-  workgroupBarrier();
-  store_patch(group.z, tile_row + m + 0u * SIDE, tile_column + n, patch_start, lane);
-  workgroupBarrier();
-  subgroupMatrixStore<row_major>(&memory, patch_start + 0u * SIDE / 4u, c1_0, PATCH_ROW);
-  subgroupMatrixStore<row_major>(&memory, patch_start + 1u * SIDE / 4u, c1_1, PATCH_ROW);
-  subgroupMatrixStore<row_major>(&memory, patch_start + 2u * SIDE / 4u, c1_2, PATCH_ROW);
-  if (ACROSS > 3u) { subgroupMatrixStore<row_major>(&memory, patch_start + 3u * SIDE / 4u, c1_3, PATCH_ROW); }
-  workgroupBarrier();
-  store_patch(group.z, tile_row + m + 1u * SIDE, tile_column + n, patch_start, lane);
-  workgroupBarrier();
-  subgroupMatrixStore<row_major>(&memory, patch_start + 0u * SIDE / 4u, c2_0, PATCH_ROW);
-  subgroupMatrixStore<row_major>(&memory, patch_start + 1u * SIDE / 4u, c2_1, PATCH_ROW);
-  subgroupMatrixStore<row_major>(&memory, patch_start + 2u * SIDE / 4u, c2_2, PATCH_ROW);
-  if (ACROSS > 3u) { subgroupMatrixStore<row_major>(&memory, patch_start + 3u * SIDE / 4u, c2_3, PATCH_ROW); }
-  workgroupBarrier();
-  store_patch(group.z, tile_row + m + 2u * SIDE, tile_column + n, patch_start, lane);
-  workgroupBarrier();
-  subgroupMatrixStore<row_major>(&memory, patch_start + 0u * SIDE / 4u, c3_0, PATCH_ROW);
-  subgroupMatrixStore<row_major>(&memory, patch_start + 1u * SIDE / 4u, c3_1, PATCH_ROW);
-  subgroupMatrixStore<row_major>(&memory, patch_start + 2u * SIDE / 4u, c3_2, PATCH_ROW);
-  if (ACROSS > 3u) { subgroupMatrixStore<row_major>(&memory, patch_start + 3u * SIDE / 4u, c3_3, PATCH_ROW); }
-  workgroupBarrier();
-  store_patch(group.z, tile_row + m + 3u * SIDE, tile_column + n, patch_start, lane);
+  multiply_tile(group.z, group.y * COLUMNS + group.x, thread);
 }

@@ -171,6 +171,7 @@ FILES = {
     "attention_units": ("attention_units", "attention_units_backward"),
     "linear_tiled": ("linear_tiled", "matmul_slices", "matmul_product _of_x", "matmul_product _of_weight"),
     "matmul_tiled": ("matmul_tiled", "matmul_slices", "matmul_product"),
+    "matmul_units": ("matmul_units", "matmul_fragments", "matmul_units_product"),
 }
 
 
