@@ -7,8 +7,8 @@
 // If TABLE, the weight and its gradient are stored the other way: (OUTPUTS, INPUTS). Rows of dout have a stride of LD.
 // Sums are f32, whatever dout, weight, x, before, dx and dweight are stored as.
 //
-// Constants: N INPUTS OUTPUTS LD TABLE GELU_BACKWARD ADD_X ADD_WEIGHT, and PART_X, PART_WEIGHT, TILE_M and TILE_N for
-// the variants with tiles
+// Constants: N INPUTS OUTPUTS LD TABLE GELU_BACKWARD ADD_X ADD_WEIGHT, and PART_X, PART_WEIGHT, SHORT, TILE_M and
+// TILE_N for the variants with tiles
 
 @group(0) @binding(0) var<storage, read> dout: array<dout_type>;
 @group(0) @binding(1) var<storage, read> weight: array<weight_type>;

@@ -13,8 +13,8 @@
 //
 // Sums and the epilogue are f32, whatever a, b, aux, out and extra are stored as.
 //
-// Constants: M N K LDA LDB LDO TRANSPOSE_A TRANSPOSE_B BIAS GELU GELU_BACKWARD RESIDUAL ADD, and PART, TILE_M and
-// TILE_N for the variants with tiles
+// Constants: M N K LDA LDB LDO TRANSPOSE_A TRANSPOSE_B BIAS GELU GELU_BACKWARD RESIDUAL ADD, and PART, SHORT,
+// TILE_M and TILE_N for the variants with tiles
 
 @group(0) @binding(0) var<storage, read> a: array<a_type>;
 @group(0) @binding(1) var<storage, read> b: array<b_type>;

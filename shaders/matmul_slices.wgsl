@@ -8,11 +8,11 @@
 // slice is then one access), vectors swapped in the last four of a slice's eight rows, so that the transposing
 // stores of neighbours meet different banks, and no clamp where nothing lies beyond an edge, so that addresses
 // grow by the same step from slice to slice. A turn of the loop multiplies two slices, whose addresses are fixed then
-// (6%); but of short sums it multiplies one, since these take about as long as their code takes to come from memory.
+// (6%); but of a SHORT product it multiplies one, since that takes about as long as its code takes to come from memory.
 //
 // A product's own part is in matmul_product.wgsl.
 //
-// Constants: TILE_M 64 or 128, TILE_N 64, 128 or 192
+// Constants: TILE_M 64 or 128, TILE_N 64, 128 or 192, SHORT
 
 const SQRT_2_OVER_PI = 0.7978845608028654;
 

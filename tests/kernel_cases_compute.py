@@ -177,16 +177,19 @@ def linear_case(
     the columns of each part of the sums for dx and for dweight, where they are made in parts. What `half`
     names is f16. Adds the same in other tiles.
     """
-    of_tile = list(matmul.TILES)[tile]
+    size, table = (N, inputs, outputs), "TABLE" in flags
     columns_x, columns_weight = parts[0] or outputs, parts[1] or N
     parts_x, parts_weight = -(-outputs // columns_x), -(-N // columns_weight)
-    fits = linear.fitting(N, inputs, outputs, outputs + pad)
+    fits = linear.fitting(N, inputs, outputs, outputs + pad, half={"dout", "weight", "x"} <= set(half))
 
-    def launch(variant: str) -> Grid:
-        tiling = (of_tile, parts_x, parts_weight)
-        return linear_grid(
-            sum(linear.workgroups_of(variant, (N, inputs, outputs), tiling, table="TABLE" in flags))
-        )
+    def tiles(variant: str, units: MatrixUnits) -> list[matmul.Tile]:
+        return list(matmul.tiles("matmul_units" if variant == "linear_units" else "matmul_tiled", units))
+
+    def launch(variant: str, units: MatrixUnits) -> tuple[Grid, dict[str, Constant]]:
+        of_tile = tiles(variant, units)[tile]
+        workgroups = linear.workgroups_of(variant, size, (of_tile, parts_x, parts_weight), table=table)
+        own = dict(zip(("TILE_M", "TILE_N"), of_tile, strict=True)) | linear.own_constants(variant, units)
+        return linear_grid(sum(workgroups)), own
 
     case(
         "linear.backward",
@@ -200,7 +203,7 @@ def linear_case(
                 *([f"tile{tile}"] if tile else []),
             ]
         ),
-        launch,
+        lambda variant: launch(variant, MatrixUnits())[0],
         {
             "N": N,
             "INPUTS": inputs,
@@ -209,7 +212,7 @@ def linear_case(
             "PART_X": columns_x,
             "PART_WEIGHT": columns_weight,
             "SHORT": N <= 128,
-            **dict(zip(("TILE_M", "TILE_N"), of_tile, strict=True)),
+            **dict(zip(("TILE_M", "TILE_N"), list(matmul.TILES)[tile], strict=True)),
             **{name: name in flags for name in ("TABLE", "GELU_BACKWARD", "ADD_X", "ADD_WEIGHT")},
         },
         halved(
@@ -230,7 +233,12 @@ def linear_case(
             },
             half,
         ),
-        only=lambda variant: fits.get(variant, True) and (not any(parts) or variant != "linear"),
+        only=lambda variant: (
+            fits.get(variant, True)
+            and (not any(parts) or variant != "linear")
+            and tile < len(tiles(variant, MatrixUnits()))
+        ),
+        for_units=lambda units: launch("linear_units", units),
     )
     if tile + 1 < len(matmul.TILES):
         linear_case(N, inputs, outputs, *flags, pad=pad, parts=parts, half=half, tile=tile + 1)
@@ -254,7 +262,14 @@ _HALF = ("dout", "weight", "x", "before", "dx")
 linear_case(70, 192, 48, "GELU_BACKWARD", half=_HALF)
 linear_case(136, 72, 168, "ADD_X", "ADD_WEIGHT", half=_HALF)
 linear_case(136, 72, 168, "TABLE", half=_HALF)
-linear_case(136, 72, 168, parts=(64, 48), half=("dout", "weight", "x"))
+linear_case(136, 72, 168, parts=(64, 64), half=("dout", "weight", "x"))
+linear_case(8, 8, 8, half=_HALF)
+linear_case(13, 24, 40, pad=8, half=("dout", "weight", "x"))
+linear_case(37, 136, 264, "ADD_WEIGHT", half=_HALF)
+linear_case(133, 16, 136, "TABLE", "ADD_X", "ADD_WEIGHT", pad=24, half=("dout", "weight", "x"))
+linear_case(388, 72, 136, "GELU_BACKWARD", parts=(0, 160), half=_HALF)
+linear_case(388, 72, 136, "TABLE", parts=(96, 160), half=("dout", "weight", "x"))
+linear_case(1100, 8, 1064, "TABLE", half=_HALF)  # more rows of tiles than are grouped together
 
 
 # ---------------------------------------------------------------- rows

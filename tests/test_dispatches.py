@@ -10,7 +10,7 @@ from trainer import model as model_module
 from trainer.budget import dispatches, least_dispatches
 from trainer.config import ModelConfig, TrainConfig
 from trainer.gpt2_format import parameter_shapes
-from trainer.kernels import HALF, Tuning
+from trainer.kernels import HALF, Tuning, needs
 from trainer.model import build
 from trainer.ops import column_sum
 from trainer.plan import SPACING, Dispatch, Tensor, round_up
@@ -64,11 +64,16 @@ def test_on_gpus_the_backward_part_of_layernorm_is_one_dispatch() -> None:
     assert counts["column_sum.partial"] == 2 * MODEL.layers
 
 
-def test_on_gpus_both_gradients_of_a_product_are_one_dispatch() -> None:
-    train = TrainConfig(batch=2)
-    counts = dispatches(build(MODEL, train=train, tokens=1000, tuning=Tuning(software=False)), train)
-    products = 4 * MODEL.layers + 1
-    assert counts["matmul.multiply"] == counts["linear.backward"] == products
+@pytest.mark.parametrize(
+    ("precision", "variant"), [("f32", "linear_tiled"), ("mixed", "linear_tiled"), ("mixed", "linear_units")]
+)
+def test_on_gpus_both_gradients_of_a_linear_layer_are_one_dispatch(precision: str, variant: str) -> None:
+    train = TrainConfig(batch=2, precision=precision)
+    features = needs(variant).features | ({HALF} if precision == "mixed" else set())
+    built = build(MODEL, train=train, tokens=1000, tuning=Tuning(software=False, features=features))
+    found = [d.variant for d in built.plan.programs["micro"].dispatches if d.kernel == "linear.backward"]
+    assert found == [variant] * (4 * MODEL.layers + 1)
+    assert dispatches(built, train)["matmul.multiply"] == 4 * MODEL.layers + 1  # forward
 
 
 def first_stage(dispatches: list[Dispatch]) -> dict[Tensor, list[tuple[int, int]]]:

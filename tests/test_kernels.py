@@ -149,7 +149,12 @@ def test_a_file_is_read_several_times_with_other_names() -> None:
         "// Given: M_b\nconst TWICE_b = 2u * M_b;\nfn f_b(x: Box) -> u32 { return x.M + TWICE_b + MORE; }"
     )
     twice = kernels.source("linear_tiled")
-    assert kernels.files("linear_tiled") == ("linear_tiled", "matmul_slices", "matmul_product")
+    assert kernels.files("linear_tiled") == (
+        "linear_tiled",
+        "linear_gradients",
+        "matmul_slices",
+        "matmul_product",
+    )
     assert twice.count("fn multiply_tile_of_x(") == twice.count("fn multiply_tile_of_weight(") == 1
     assert twice.count("var<workgroup> slices_a") == 1
 

@@ -21,7 +21,7 @@ from trainer.dataset import Dataset
 from trainer.devices import Device
 from trainer.errors import ConfigError, DeviceError
 from trainer.events import Event, Notice, Step
-from trainer.kernels import HALF, Tuning, needs
+from trainer.kernels import HALF, NEEDS, Tuning, needs
 from trainer.model import build
 from trainer.ops import adamw
 from trainer.plan import Tensor
@@ -239,10 +239,10 @@ def test_a_run_goes_on_in_the_other_precision(
 def test_the_variants_for_gpus_train_to_the_same_losses(
     native: Device, text: tuple[Tokenizer, Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those on matrix units, too, where the device has such."""
     software = Run(native, text, SHORT).losses
-    monkeypatch.setattr(
-        type(native.info), "tuning", property(lambda info: Tuning(software=False, features=frozenset({HALF})))
-    )
+    tuning = replace(native.info.tuning, software=False)
+    monkeypatch.setattr(type(native.info), "tuning", property(lambda info: tuning))
     assert np.abs(Run(native, text, SHORT).losses - software).max() < 0.005
 
 
@@ -258,7 +258,8 @@ def test_every_kernel_of_large_models_can_store_what_it_is_to(units: bool) -> No
         plan = build(model, train=train, tokens=64 * model.context, tuning=tuning).plan
         dispatches = [dispatch for program in plan.programs.values() for dispatch in program.dispatches]
         assert all(dispatch.code for dispatch in dispatches)
-        assert ("attention_units" in {d.variant for d in dispatches}) == units
+        found = {d.variant for d in dispatches} & set(NEEDS)
+        assert found == ({"attention_units", "linear_units", "matmul_units"} if units else set())
         stored |= {d.bindings["out"].dtype for d in dispatches if d.kernel == "column_sum.total"}
     assert stored == {"f16", "f32"}
 

@@ -67,6 +67,7 @@ _NEEDS_SUBGROUPS = Needs(frozenset({SUBGROUPS}), (UNIFORMITY, "enable subgroups;
 NEEDS = {
     "attention_subgroups": _NEEDS_SUBGROUPS,
     "attention_units": _needs_units("qkv", "out", "result", "dout", "dqkv"),
+    "linear_units": _needs_units("dout", "weight", "x"),
     "matmul_units": _needs_units("a", "b"),
     "subgroups": _NEEDS_SUBGROUPS,
 }
@@ -125,7 +126,7 @@ class Tuning:
         """The variants of `op` that fit the shapes at hand, and that the device has the features for: those
         for its kind of device first, in order of preference.
         """
-        kinds = (SOFTWARE_VARIANTS[op], GPU_VARIANTS[op])
+        kinds = (SOFTWARE_VARIANTS.get(op, ()), GPU_VARIANTS[op])
         ordered = dict.fromkeys(name for kind in (kinds if self.software else kinds[::-1]) for name in kind)
         return [name for name in ordered if fitting.get(name, True) and needs(name).features <= self.features]
 
@@ -146,10 +147,10 @@ class Tuning:
 # Mesa's software renderer (22.3) silently leaves a thread's loops after this many iterations in all.
 LOOP_LIMIT = 65_535
 
-# In order of preference. The one that is called like the op is the naive variant, which checks the others.
+# In order of preference. The one that is called like the op is the naive variant, which checks the others. An
+# op that is missing is taken apart on such devices.
 SOFTWARE_VARIANTS = {
     "matmul": ("matmul_direct", "matmul"),
-    "linear": ("linear",),
     "column_sum": ("column_sum",),
     "layernorm": ("layernorm",),
     "attention": ("attention_direct", "attention", "attention_subgroups", "attention_tiled"),
@@ -157,7 +158,7 @@ SOFTWARE_VARIANTS = {
 }
 GPU_VARIANTS = {
     "matmul": ("matmul_units", "matmul_tiled", "matmul_direct", "matmul"),
-    "linear": ("linear_tiled", "linear"),
+    "linear": ("linear_units", "linear_tiled", "linear"),
     "column_sum": ("column_sum_strips", "column_sum"),
     "layernorm": ("layernorm_rows", "layernorm"),
     "attention": ("attention_units", "attention_subgroups", "attention_tiled", "attention"),
@@ -169,7 +170,20 @@ GPU_VARIANTS = {
 # file's name is put behind names in it (see `suffixed`): so a kernel reads one file several times.
 FILES = {
     "attention_units": ("attention_units", "attention_units_backward"),
-    "linear_tiled": ("linear_tiled", "matmul_slices", "matmul_product _of_x", "matmul_product _of_weight"),
+    "linear_tiled": (
+        "linear_tiled",
+        "linear_gradients",
+        "matmul_slices",
+        "matmul_product _of_x",
+        "matmul_product _of_weight",
+    ),
+    "linear_units": (
+        "linear_units",
+        "linear_gradients",
+        "matmul_fragments",
+        "matmul_units_product _of_x",
+        "matmul_units_product _of_weight",
+    ),
     "matmul_tiled": ("matmul_tiled", "matmul_slices", "matmul_product"),
     "matmul_units": ("matmul_units", "matmul_fragments", "matmul_units_product"),
 }

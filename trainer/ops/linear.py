@@ -4,20 +4,50 @@ from __future__ import annotations
 
 from functools import cache
 from heapq import heappop, heappush
+from typing import NamedTuple
 
-from trainer.kernels import Choice, Question
+from trainer.kernels import Choice, MatrixUnits, Question, Tuning
 from trainer.ops import column_sum
-from trainer.ops.matmul import PROCESSORS, SHORT_WORK, TILES, Tile, grid, matmul, most_parts, part_of
+from trainer.ops.matmul import (
+    ENDS,
+    IN_PARTS,
+    LAUNCH,
+    PROCESSORS,
+    SHORT_WORK,
+    TILES,
+    Tile,
+    Workgroup,
+    grid,
+    matmul,
+    most_parts,
+    own_constants,
+    part_of,
+    tiles,
+)
 from trainer.plan import Plan, Tape, Tensor, linear_grid
 
 NAIVE_THREADS = 64  # of a workgroup of the naive variant, an output each
 
-# A cost model like that in ops/matmul.py, fitted to times in their places in whole training steps on an H100.
-SLOWER = {(128, 128): 1.0, (64, 128): 1.06, (64, 64): 1.215}  # how much longer the same work takes in a tile
-UNEVEN = 0.91  # the weight of the processor that is done last; the rest has the mean of all
-IN_PARTS, LAUNCH, LATENCY = 1.18, 240, 162
-
 Tiling = tuple[Tile, int, int]  # a workgroup's outputs, and the parts of the sums for dx and for dweight
+
+
+class Costs(NamedTuple):
+    """What making both products costs beside their work, in columns that one processor multiplies."""
+
+    uneven: float  # the weight of the processor that is done last; the rest has the mean of all
+    ends: int  # a workgroup's start and epilogue
+    latency: float  # a column takes longer by this / threads, each time that workgroups fill a processor
+    in_parts: float  # to write a tile of partial sums and read it again
+    launch: int  # the dispatch that adds parts up, in such tiles
+
+
+# A cost model like that in ops/matmul.py, fitted to times in their places in whole training steps on an H100;
+# what is there for linear_units is matmul_units'.
+COSTS = {
+    "linear_tiled": Costs(uneven=0.91, ends=0, latency=162, in_parts=1.18, launch=240),
+    "linear_units": Costs(uneven=1.0, ends=ENDS, latency=0, in_parts=IN_PARTS["matmul_units"], launch=LAUNCH),
+}
+SLOWER = {(128, 128): 1.0, (64, 128): 1.06, (64, 64): 1.215}  # how much longer linear_tiled takes in a tile
 
 
 def linear(
@@ -125,20 +155,12 @@ def gradients(
     """
     N, inputs, outputs = size
     stride = stride or outputs
-    fits = fitting(N, inputs, outputs, stride)
-    variants = plan.tuning.variants("linear", fits)
-    half = dout.dtype == weight.dtype == x.dtype == "f16"
-    if plan.tuning.software or (half and "matmul_units" in plan.tuning.variants("matmul", {})):
-        matmul(
-            plan,
-            dout if table else x,
-            x if table else dout,
-            dweight,
-            (outputs, inputs, N) if table else (inputs, outputs, N),
-            transpose_a=True,
-            strides=(stride, inputs, inputs) if table else (inputs, stride, outputs),
-            add=add_weight,
-        )
+    if plan.tuning.software:
+        a, b = (dout, x) if table else (x, dout)
+        rows, columns = (outputs, inputs) if table else (inputs, outputs)
+        strides = (stride, inputs, inputs) if table else (inputs, stride, outputs)
+        matmul(plan, a, b, dweight, (rows, columns, N), transpose_a=True, strides=strides, add=add_weight)
+        strides = (stride, columns, inputs)
         matmul(
             plan,
             dout,
@@ -146,7 +168,7 @@ def gradients(
             dx,
             (N, inputs, outputs),
             transpose_b=not table,
-            strides=(stride, inputs if table else outputs, inputs),
+            strides=strides,
             gelu_of=gelu_of,
             add=add_x,
         )
@@ -160,20 +182,14 @@ def gradients(
         *([f"gelu_of:{gelu_of.dtype}"] if gelu_of else []),
         *(name for name, add in (("add_x", add_x), ("add_weight", add_weight)) if add),
     ]
-    candidates = tuple(
-        Choice(
-            variant,
-            {
-                "TILE_M": tile[0],
-                "TILE_N": tile[1],
-                "PART_X": part_of(outputs, parts_x),
-                "PART_WEIGHT": part_of(N, parts_weight),
-            },
-        )
-        for variant in variants
-        for tile, parts_x, parts_weight in tilings(variant, size, table=table, split_x=gelu_of is None)
+    half = dout.dtype == weight.dtype == x.dtype == "f16"
+    fits = fitting(N, inputs, outputs, stride, half=half)
+    question = Question(
+        "linear",
+        " ".join(words),
+        candidates(plan.tuning, size, fits, table=table, split_x=gelu_of is None),
+        work=4.0 * N * inputs * outputs,
     )
-    question = Question("linear", " ".join(words), candidates, work=4.0 * N * inputs * outputs)
 
     def backward(plan: Plan, choice: Choice) -> None:
         tile = (choice.constants["TILE_M"], choice.constants["TILE_N"])
@@ -199,6 +215,7 @@ def gradients(
                 "ADD_WEIGHT": add_weight and not sums_weight,
                 "SHORT": question.work < SHORT_WORK,
                 **choice.constants,
+                **own_constants(choice.variant, plan.tuning.units),
             },
             dout=dout,
             weight=weight,
@@ -214,9 +231,33 @@ def gradients(
     plan.ask(question, backward)
 
 
-def fitting(N: int, inputs: int, outputs: int, stride: int) -> dict[str, bool]:
-    """Which variants can compute this shape."""
-    return {"linear_tiled": N >= 4 and not any(n % 4 for n in (inputs, outputs, stride))}
+def fitting(N: int, inputs: int, outputs: int, stride: int, *, half: bool = False) -> dict[str, bool]:
+    """Which variants can compute this shape; `half` says that dout, weight and x are f16."""
+    widths = (inputs, outputs, stride)
+    return {
+        "linear_units": half and N >= 8 and not any(n % 8 for n in widths),
+        "linear_tiled": N >= 4 and not any(n % 4 for n in widths),
+    }
+
+
+def candidates(
+    tuning: Tuning, size: tuple[int, int, int], fits: dict[str, bool], *, table: bool, split_x: bool
+) -> tuple[Choice, ...]:
+    """All ways to make both gradients that are worth a try: the best variant in its best tiling first."""
+    N, _, outputs = size
+    return tuple(
+        Choice(
+            variant,
+            {
+                "TILE_M": tile[0],
+                "TILE_N": tile[1],
+                "PART_X": part_of(outputs, parts_x),
+                "PART_WEIGHT": part_of(N, parts_weight),
+            },
+        )
+        for variant in tuning.variants("linear", fits)
+        for tile, parts_x, parts_weight in tilings(variant, size, tuning.units, table=table, split_x=split_x)
+    )
 
 
 def workgroups_of(
@@ -232,8 +273,18 @@ def workgroups_of(
     return columns_x * rows_x * parts_x, columns_weight * rows_weight * parts_weight
 
 
+def tiled(variant: str, units: MatrixUnits) -> dict[Tile, Workgroup]:
+    """A variant's tiles, and how an H100 runs workgroups that make them."""
+    if variant == "linear_units":
+        of_units = tiles("matmul_units", units).items()
+        return {tile: Workgroup(slower, threads=4 * units.lanes, held=2) for tile, slower in of_units}
+    return {tile: TILES[tile]._replace(slower=slower) for tile, slower in SLOWER.items()}
+
+
 @cache
-def tilings(variant: str, size: tuple[int, int, int], *, table: bool, split_x: bool) -> list[Tiling]:
+def tilings(
+    variant: str, size: tuple[int, int, int], units: MatrixUnits, *, table: bool, split_x: bool
+) -> list[Tiling]:
     """That with which a large GPU should be done first, then others. With `split_x`, the sums for dx may be
     made in parts, too.
     """
@@ -242,30 +293,31 @@ def tilings(variant: str, size: tuple[int, int, int], *, table: bool, split_x: b
         return [((1, NAIVE_THREADS), 1, 1)]
     most_x = most_parts(N, inputs, outputs) if split_x else 1
     most_weight = most_parts(inputs, outputs, N)
+    of_tiles, costs = tiled(variant, units), COSTS[variant]
 
     def cost(tiling: Tiling) -> float:
         """When the last processor is done, in columns that it multiplies; some weight has when it would be if
         all were done at once. Latencies and adding up parts come on top.
         """
         tile, parts_x, parts_weight = tiling
-        workgroup = TILES[tile]
+        workgroup = of_tiles[tile]
         of_x, of_weight = workgroups_of(variant, size, tiling, table=table)
-        columns_x, columns_weight = outputs / parts_x, N / parts_weight
+        columns_x, columns_weight = outputs / parts_x + costs.ends, N / parts_weight + costs.ends
         held = PROCESSORS * workgroup.held
         mean = (of_x * columns_x + of_weight * columns_weight) / PROCESSORS
         last = workgroup.held * makespan((of_x, columns_x), (of_weight, columns_weight), held)
         rounds = -(-(of_x + of_weight) // held)
-        latencies = rounds * LATENCY / workgroup.threads * mean * PROCESSORS / (of_x + of_weight)
+        latencies = rounds * costs.latency / workgroup.threads * mean * PROCESSORS / (of_x + of_weight)
         totals = sum(
-            IN_PARTS * (workgroups + LAUNCH)
-            for workgroups, parts in ((of_x, parts_x), (of_weight, parts_weight))
+            costs.in_parts * (count + costs.launch)
+            for count, parts in ((of_x, parts_x), (of_weight, parts_weight))
             if parts > 1
         )
-        columns = UNEVEN * last + (1 - UNEVEN) * mean + latencies + totals
-        return columns * tile[0] * tile[1] * SLOWER[tile]
+        columns = costs.uneven * last + (1 - costs.uneven) * mean + latencies + totals
+        return columns * tile[0] * tile[1] * workgroup.slower
 
     parts = [(x, weight) for x in range(1, most_x + 1) for weight in range(1, most_weight + 1)]
-    best = [min(((tile, *some) for some in parts), key=cost) for tile in SLOWER]
+    best = [min(((tile, *some) for some in parts), key=cost) for tile in of_tiles]
     more = [
         (tile, x, n)
         for tile, x, weight in best

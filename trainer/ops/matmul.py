@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from trainer.kernels import Choice, Constant, MatrixUnits, Question, Tuning
+from trainer.kernels import MATRIX_UNITS, Choice, Constant, MatrixUnits, Question, Tuning, needs
 from trainer.ops import column_sum
 from trainer.plan import MAX_BINDING, MAX_GRID, Grid, Plan, Tensor, round_up
 
@@ -152,8 +152,9 @@ def fitting(
 
 
 def own_constants(variant: str, units: MatrixUnits) -> dict[str, Constant]:
-    """What a variant's prologue has beyond matmul.wgsl's."""
-    return {"SIDE": units.side, "LANES": units.lanes} if variant == "matmul_units" else {}
+    """What a variant's prologue has beyond the naive one's."""
+    on_units = MATRIX_UNITS in needs(variant).features
+    return {"SIDE": units.side, "LANES": units.lanes} if on_units else {}
 
 
 def candidates(
