@@ -121,7 +121,12 @@ def test_a_kernel_that_the_device_cannot_run_is_refused(
     assert str(finding.winner) in finding.seconds
 
 
-def test_a_kernel_that_the_device_refuses_to_compile_is_refused(native: Device) -> None:
+@pytest.mark.parametrize("software", [True, False])
+def test_a_kernel_that_the_device_refuses_to_compile_is_refused(
+    software: bool, native: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, whether candidates are compiled one by one or all at once."""
+    monkeypatch.setattr(native, "info", replace(native.info, software=software))
     (one,) = asked(native, PRODUCT)
     # Of more workgroup memory than there is
     vast = Choice("matmul_tiled", {"TILE_M": 128, "TILE_N": 1 << 14, "PART": 256})

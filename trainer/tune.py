@@ -19,6 +19,7 @@ import struct
 import time
 from array import array
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -246,6 +247,10 @@ class _Measuring:
         launches: dict[str, int] = {}
         rounds: dict[str, list[float]] = {}
         refused, hopeless, best = self.refused, set[str](), math.inf
+        if not self.trials.tuning.software:  # there, compiling what is hopeless would cost more than it saves
+            able = [_program(str(choice)) for choice in question.candidates if str(choice) not in refused]
+            with suppress(DeviceError):  # of one of them, which is found out below
+                await self.executable.compile(able)
         for choice in question.candidates:
             name = str(choice)
             if name in refused or choice.variant in hopeless:

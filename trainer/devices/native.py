@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +18,7 @@ from trainer.devices import DeviceInfo, check_fits
 from trainer.devices.subgroups import tried
 from trainer.errors import DeviceError
 from trainer.events import Progress, Reader
-from trainer.kernels import HALF, MATRIX_UNITS, SUBGROUPS, MatrixUnits, needs
+from trainer.kernels import HALF, MATRIX_UNITS, SUBGROUPS, Constant, MatrixUnits, needs
 from trainer.plan import MAX_BINDING, MAX_BINDINGS, MAX_BUFFER, MAX_GRID, Dispatch, Grid, Plan, Tensor
 
 KINDS = {"DiscreteGPU": 0, "IntegratedGPU": 1, "Unknown": 2, "CPU": 3}  # in order of preference
@@ -26,6 +27,7 @@ CLOCK = "timestamp-query"  # the feature that times work on the GPU
 CLOCKED = 2048  # dispatches that are timed at once: WebGPU's most queries of a set, two a dispatch
 
 Ready = tuple[Any, Any, Grid]  # the library's handles of pipeline and bind group, grid
+Kernel = tuple[str, str, tuple[tuple[str, Constant], ...], tuple[tuple[str, str], ...]]
 
 
 def list_adapters(dawn: bool = False) -> list[Any]:
@@ -184,6 +186,12 @@ def _encode(lib: Any, encoding: Any, ready: list[Ready], no_offsets: Any = None)
         dispatch_workgroups(encoding, *grid)
 
 
+def _kernel(dispatch: Dispatch) -> Kernel:
+    """What dispatches have in common that one compiled kernel serves."""
+    dtypes = tuple(sorted((name, tensor.dtype) for name, tensor in dispatch.bindings.items()))
+    return dispatch.variant, dispatch.entry, tuple(sorted(dispatch.constants.items())), dtypes
+
+
 class _Nothing:
     """In place of the library: all its functions, which do nothing."""
 
@@ -207,40 +215,48 @@ class NativeExecutable:
                 f"{device.info.name} cannot hold {plan.nbytes / 2**20:,.0f} MiB ({error})",
                 "choose a smaller preset, --batch or --context",
             ) from error
-        self._pipelines: dict[Any, Any] = {}
+        self._pipelines: dict[Kernel, Any] = {}
         self._groups: dict[Any, Any] = {}
         self._programs: dict[str, list[Ready]] = {}
 
     async def compile(self, programs: Iterable[str], on_event: Reader | None = None) -> None:
         missing = {name: self.plan.programs[name] for name in programs if name not in self._programs}
-        total, done = sum(len(program.dispatches) for program in missing.values()), 0
+        self._compile([d for program in missing.values() for d in program.dispatches], on_event)
         for name, program in missing.items():
             ready: list[Ready] = []
             for dispatch in program.dispatches:
-                pipeline = self._pipeline(dispatch)
+                pipeline = self._pipelines[_kernel(dispatch)]
                 group = self._group(dispatch, pipeline)
                 ready.append((pipeline._internal, group._internal, dispatch.grid))
-                done += 1
-                if on_event and done % 50 == 0:
-                    on_event(Progress("compile", done, total, "dispatches"))
             self._programs[name] = ready
 
+    def _compile(self, dispatches: list[Dispatch], on_event: Reader | None) -> None:
+        """The kernels that are not compiled yet, several at once: a driver may take half a second for one.
+        With Dawn one by one, which wants only one thread at a time to have its device.
+        """
+        wanted = {_kernel(d): d for d in dispatches if _kernel(d) not in self._pipelines}
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            made = (map if self.device.dawn else pool.map)(self._pipeline, wanted.values())
+            for done, (kernel, pipeline) in enumerate(zip(wanted, made, strict=True), 1):
+                self._pipelines[kernel] = pipeline
+                if on_event:
+                    on_event(Progress("compile", done, len(wanted), "kernels"))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
     def _pipeline(self, dispatch: Dispatch) -> Any:
-        dtypes = tuple(sorted((name, tensor.dtype) for name, tensor in dispatch.bindings.items()))
-        key = (dispatch.variant, dispatch.entry, tuple(sorted(dispatch.constants.items())), dtypes)
-        if key not in self._pipelines:
-            try:
-                module = self.device.module(dispatch.code)
-                self._pipelines[key] = self.gpu.create_compute_pipeline(
-                    layout="auto", compute={"module": module, "entry_point": dispatch.entry}
-                )
-            except self.device.wgpu.GPUError as error:
-                kernel = f"{dispatch.variant}.{dispatch.entry}"
-                raise DeviceError(
-                    f"{self.device.info.name} refuses the kernel {kernel} ({error})",
-                    "update the graphics driver, or use --device reference",
-                ) from error
-        return self._pipelines[key]
+        try:
+            return self.gpu.create_compute_pipeline(
+                layout="auto",
+                compute={"module": self.device.module(dispatch.code), "entry_point": dispatch.entry},
+            )
+        except self.device.wgpu.GPUError as error:
+            kernel = f"{dispatch.variant}.{dispatch.entry}"
+            raise DeviceError(
+                f"{self.device.info.name} refuses the kernel {kernel} ({error})",
+                "update the graphics driver, or use --device reference",
+            ) from error
 
     def _group(self, dispatch: Dispatch, pipeline: Any) -> Any:
         numbers = kernels.bindings(dispatch.variant, dispatch.entry)
