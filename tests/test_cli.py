@@ -134,7 +134,10 @@ def test_budget_needs_no_gpu_and_takes_the_presets_values(cli: Cli, monkeypatch:
     flops = tokens * (2 * products + 6 * model.layers * model.width * model.context)
     assert f"{flops / 1e15:.3g} PFLOP in all" in out or f"{flops / 1e12:.3g} TFLOP in all" in out
     least = 14 * model.layers + 9  # a block is 7 ops
-    assert re.search(rf"^dispatches +1\d\d a step; .* {least} ", out, re.MULTILINE)
+    dispatches = re.search(rf"^dispatches +(\d+) a step; .* {least} ", out, re.MULTILINE)
+    assert dispatches
+    by_op = re.findall(r"^  \w+ +(\d+) \(\d+\): ", out, re.MULTILINE)
+    assert sum(map(int, by_op)) == int(dispatches[1]) > least
     assert re.search(r"^  adamw +3 \(1\): norm_partial 1, settle 1, update 1$", out, re.MULTILINE)
     assert "dispatches" in cli.done("budget", "--precision", "mixed")  # whose kernels need no device here
     minutes = int(flops / 1e11 // 60)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from trainer import model as model_module
-from trainer.budget import dispatches, least_dispatches
+from trainer.budget import dispatches, least_dispatches, op_of
 from trainer.config import ModelConfig, TrainConfig
 from trainer.gpt2_format import parameter_shapes
 from trainer.kernels import HALF, Tuning, needs
@@ -50,7 +50,7 @@ def test_dispatches_of_a_step(layers: int, precision: str, accumulate: int) -> N
     assert sum(least.values()) == (14 * layers + 8) * accumulate + 1
     by_op = dict.fromkeys(least, 0)
     for kernel, count in dispatches(built, train).items():
-        by_op[kernel.split(".")[0]] += count
+        by_op[op_of(kernel)] += count
     assert all(by_op[op] >= fewest for op, fewest in least.items())
 
 

@@ -70,6 +70,12 @@ def dispatches(model: Model, train: TrainConfig) -> Counter[str]:
     return Counter(d.kernel for name in programs for d in model.plan.programs[name].dispatches)
 
 
+def op_of(kernel: str) -> str:
+    """The op of `least_dispatches` that a kernel counts as: the gradients of a linear layer are products."""
+    op = kernel.split(".")[0]
+    return "matmul" if op == "linear" else op
+
+
 def least_dispatches(model: ModelConfig, train: TrainConfig) -> dict[str, int]:
     """What `dispatches` would be by op, were every op one launch forward and one backward.
 

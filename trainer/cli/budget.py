@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from datetime import timedelta
 
-from trainer.budget import Budget, dispatches, estimate, least_dispatches
+from trainer.budget import Budget, dispatches, estimate, least_dispatches, op_of
 from trainer.cli.options import number, whole
 from trainer.cli.settings import add_settings, described
 from trainer.config import TrainConfig
@@ -94,7 +94,7 @@ def dispatch_lines(model: Model, train: TrainConfig) -> list[str]:
         f"{sum(least.values()):,} (in brackets):"
     ]
     for op, fewest in least.items():
-        kernels = {name.split(".")[1]: n for name, n in found.items() if name.split(".")[0] == op}
+        kernels = {name.split(".")[1]: n for name, n in found.items() if op_of(name) == op}
         parts = ", ".join(f"{name} {n:,}" for name, n in kernels.items())
         lines.append(f"  {op:15}{sum(kernels.values()):5,} ({fewest:,}): {parts}")
     return lines
