@@ -56,11 +56,12 @@ def gallery() -> str:
             (op for op, found in {**SOFTWARE_VARIANTS, **GPU_VARIANTS}.items() if variant in found), variant
         )
         ops.setdefault(op, []).append(variant)
-    parts = []
+    parts, shown = [], set[str]()
     for op, names in ops.items():
         parts.append(f"## {op.replace('_', ' ')} {{ #{op} }}")
         for variant in sorted(names, key=lambda name: (name != op, name)):
-            parts.append(_section(op, variant, several=len(names) > 1))
+            parts.append(_section(op, variant, len(names) > 1, shown))
+            shown |= set(files(variant))
     return "\n\n".join(parts)
 
 
@@ -70,7 +71,8 @@ def header(variant: str) -> str:
     return re.sub(r"^// ?", "", text[0], flags=re.MULTILINE).rstrip() if text else ""
 
 
-def _section(op: str, variant: str, several: bool) -> str:
+def _section(op: str, variant: str, several: bool, shown: set[str]) -> str:
+    """A variant, with its files but for those that are `shown` already."""
     parts = []
     if several:
         parts.append(f"### {variant} {{ #{variant if variant != op else f'{op}-naive'} }}")
@@ -79,12 +81,14 @@ def _section(op: str, variant: str, several: bool) -> str:
     parts.append(f'<pre class="tb-maths" tabindex="0">{escape(header(variant))}</pre>')
     parts.append(_rates(variant))
     parts.append(_entries(variant))
-    for name in files(variant):
+    for name in (name for name in files(variant) if name not in shown):
         text = file_text(name)
-        parts.append(
-            f'??? quote "shaders/{name}.wgsl, {len(text.splitlines())} lines"\n\n'
-            + _indented(f"```wgsl\n{text}```")
-        )
+        title = f"shaders/{name}.wgsl, {len(text.splitlines())} lines"
+        code = _indented(f"```wgsl\n{text}```")
+        parts.append(f'<span id="file-{name}"></span>\n\n??? quote "{title}"\n\n{code}')
+    above = [f"[{name}.wgsl](#file-{name})" for name in files(variant) if name in shown]
+    if above:
+        parts.append(f"It also reads {' and '.join(above)}, which other kernels above read, too.")
     return "\n\n".join(part for part in parts if part)
 
 
