@@ -199,6 +199,8 @@ WATCH_DEVICES = """() => {
 
 
 def test_destroyed_device_is_told_and_the_run_goes_on_to_the_bit(chromium: Browser, address: str) -> None:
+    # So many that none of them is the last one when the device goes, however busy this machine is
+    train = {**TRAIN, "steps": 240, "eval_every": 120, "sample_every": 120}
     with watched(chromium) as page:
         with page.expect_event("worker") as found:
             page.goto(address + "session.html")
@@ -209,7 +211,7 @@ def test_destroyed_device_is_told_and_the_run_goes_on_to_the_bit(chromium: Brows
         page.evaluate("(source) => send('load', {sources: [source]})", TEXT)
         page.evaluate(f"send('train_tokenizer', {{vocab: {VOCAB}}})")
         page.evaluate("send('tokenize')")
-        run = page.evaluate(TRAIN_SCRIPT, [SMALL, TRAIN, None])["run"]
+        run = page.evaluate(TRAIN_SCRIPT, [SMALL, train, None])["run"]
         wait_until(page, "heard('step').length >= 3")
         saved = page.evaluate("send('save')")["step"]
         worker.evaluate("devices[0].destroy()")
@@ -221,7 +223,7 @@ def test_destroyed_device_is_told_and_the_run_goes_on_to_the_bit(chromium: Brows
         assert page.evaluate(TRAIN_SCRIPT, [None, {}, run])["step"] == saved
         ended(page)
         again = losses(page)
-        assert list(again) == list(range(saved + 1, 25))
+        assert list(again) == list(range(saved + 1, 241))
         assert all(first.get(step, loss) == loss for step, loss in again.items())
         assert worker.evaluate("devices.length") == 2
 
