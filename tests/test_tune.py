@@ -151,6 +151,7 @@ def test_a_winner_has_to_win_by_more_than_noise() -> None:
         ((4096, 1152, 384), (64, 192), 1),
         ((4096, 384, 384), (64, 64), 1),
         ((4096, 384, 1536), (64, 192), 3),
+        ((384, 1152, 4096), (64, 192), 11),
     ],
 )
 def test_what_is_taken_without_measuring_was_the_fastest_on_an_h100(
