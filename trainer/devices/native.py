@@ -234,7 +234,8 @@ class NativeExecutable:
         """The kernels that are not compiled yet, several at once: a driver may take half a second for one.
         With Dawn one by one, which wants only one thread at a time to have its device.
         """
-        wanted = {_kernel(d): d for d in dispatches if _kernel(d) not in self._pipelines}
+        found = {_kernel(dispatch): dispatch for dispatch in dispatches}
+        wanted = {kernel: one for kernel, one in found.items() if kernel not in self._pipelines}
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
             made = (map if self.device.dawn else pool.map)(self._pipeline, wanted.values())

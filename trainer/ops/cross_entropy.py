@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainer.kernels import LOOP_LIMIT, Choice, Question
 from trainer.ops.accuracy import accuracy
 from trainer.ops.embedding import table_parts
-from trainer.ops.linear import gradients
+from trainer.ops.linear import gradient_of_weight, gradient_of_x, gradients
 from trainer.ops.matmul import matmul
 from trainer.plan import ALIGNMENT, ITEM_SIZE, MAX_BINDING, Grid, Plan, Tape, Tensor, linear_grid
 
@@ -152,10 +152,9 @@ def _head_backward(tape: Tape, x: Tensor, table: Tensor, dlogits: Tensor, dx: Te
             )
         return
     for first, count, part in parts:
-        matmul(plan, dlogits.tail(first), part, dx, (N, C, count), strides=(V, C, C), add=first > 0)
+        gradient_of_x(plan, dlogits.tail(first), part, dx, (N, C, count), stride=V, table=True, add=first > 0)
     for first, count, dpart in dparts:
-        some = dlogits.tail(first)
-        matmul(plan, some, x, dpart, (count, C, N), transpose_a=True, strides=(V, C, C), add=add)
+        gradient_of_weight(plan, dlogits.tail(first), x, dpart, (N, C, count), stride=V, table=True, add=add)
 
 
 def mean_loss(plan: Plan, losses: Tensor, scalars: Tensor, counters: Tensor, scale: float) -> None:

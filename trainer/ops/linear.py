@@ -156,22 +156,8 @@ def gradients(
     N, inputs, outputs = size
     stride = stride or outputs
     if plan.tuning.software:
-        a, b = (dout, x) if table else (x, dout)
-        rows, columns = (outputs, inputs) if table else (inputs, outputs)
-        strides = (stride, inputs, inputs) if table else (inputs, stride, outputs)
-        matmul(plan, a, b, dweight, (rows, columns, N), transpose_a=True, strides=strides, add=add_weight)
-        strides = (stride, columns, inputs)
-        matmul(
-            plan,
-            dout,
-            weight,
-            dx,
-            (N, inputs, outputs),
-            transpose_b=not table,
-            strides=strides,
-            gelu_of=gelu_of,
-            add=add_x,
-        )
+        gradient_of_weight(plan, dout, x, dweight, size, stride=stride, table=table, add=add_weight)
+        gradient_of_x(plan, dout, weight, dx, size, stride=stride, table=table, gelu_of=gelu_of, add=add_x)
         return
 
     words = [
@@ -229,6 +215,43 @@ def gradients(
                 column_sum.total(plan, sums, out, add=add)
 
     plan.ask(question, backward)
+
+
+def gradient_of_x(
+    plan: Plan,
+    dout: Tensor,
+    weight: Tensor,
+    dx: Tensor,
+    size: tuple[int, int, int],
+    *,
+    stride: int,
+    table: bool = False,
+    gelu_of: Tensor | None = None,
+    add: bool = False,
+) -> None:
+    """dx alone, as of `gradients`."""
+    _, inputs, outputs = size
+    strides = (stride, inputs if table else outputs, inputs)
+    matmul(plan, dout, weight, dx, size, transpose_b=not table, strides=strides, gelu_of=gelu_of, add=add)
+
+
+def gradient_of_weight(
+    plan: Plan,
+    dout: Tensor,
+    x: Tensor,
+    dweight: Tensor,
+    size: tuple[int, int, int],
+    *,
+    stride: int,
+    table: bool = False,
+    add: bool = False,
+) -> None:
+    """dweight alone, as of `gradients`."""
+    N, inputs, outputs = size
+    a, b = (dout, x) if table else (x, dout)
+    product = (outputs, inputs, N) if table else (inputs, outputs, N)
+    strides = (stride, inputs, inputs) if table else (inputs, stride, outputs)
+    matmul(plan, a, b, dweight, product, transpose_a=True, strides=strides, add=add)
 
 
 def fitting(N: int, inputs: int, outputs: int, stride: int, *, half: bool = False) -> dict[str, bool]:
