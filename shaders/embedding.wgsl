@@ -50,46 +50,42 @@ fn forward_one(@builtin(global_invocation_id) id: vec3<u32>) {
   }
 }
 
-// Which of the 16 tokens from `at` on are `token`, a bit each. Behind the last one, that one is read again: the
-// lowest bit is right. Reading them at once, instead of one after the other, is what makes `chain` fast.
-fn matches(at: u32, last: u32, token: u32) -> u32 {
-  return four_match(at, last, token) | (four_match(at + 4u, last, token) << 4u)
-    | (four_match(at + 8u, last, token) << 8u) | (four_match(at + 12u, last, token) << 12u);
-}
-
-fn four_match(at: u32, last: u32, token: u32) -> u32 {
-  let i = min(vec4<u32>(at) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));
-  let equal = vec4<u32>(tokens[i.x], tokens[i.y], tokens[i.z], tokens[i.w]) == vec4<u32>(token);
-  let bits = select(vec4<u32>(), vec4<u32>(1u, 2u, 4u, 8u), equal);
-  return bits.x | bits.y | bits.z | bits.w;
-}
-
-// The first position up to `last` that holds `token`, or the one behind `last`: of 16 from `start` on, and of 16
-// every `step` further.
-fn search(start: u32, step: u32, last: u32, token: u32) -> u32 {
-  var at = start;
-  var found = 0u;
-  while (at <= last && found == 0u) {
-    found = matches(at, last, token);
-    at += select(step, firstTrailingBit(found), found != 0u);
-  }
-  return min(at, last + 1u);
-}
-
 const POSITIONS = 32u;
+const TILE = 512u;  // vectors of tokens that are compared between two barriers
 
+var<workgroup> tile: array<vec4<u32>, TILE>;
 var<workgroup> nearest: array<vec2<u32>, 256>;  // what each thread found behind the position, and of all
 
+fn smallest(v: vec4<u32>) -> u32 {
+  return min(min(v.x, v.y), min(v.z, v.w));
+}
+
 // links[i] = the next position with the token of i (or N), plus FIRST_OF_CHAIN if none came before. Up to 8 STRIPS
-// search for a position, each through sixteens of its own.
+// search for a position, each through vectors of its own. All tokens are compared, from workgroup memory: a search
+// that ends where it finds its token waits for memory each time that it goes on.
 // Constants: N STRIPS
 @compute @workgroup_size(POSITIONS, STRIPS)
 fn chain(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
   let i = group.x * POSITIONS + thread.x;
   let token = tokens[min(i, N - 1u)];
-  let skip = 16u * thread.y;
-  let step = 16u * STRIPS;
-  let found = vec2<u32>(search(i + 1u + skip, step, N - 1u, token), search(skip, step, N - 1u, token));
+  var found = vec2<u32>(N);
+  for (var start = 0u; start < N; start += 4u * TILE) {
+    workgroupBarrier();
+    for (var e = thread.y * POSITIONS + thread.x; e < TILE; e += POSITIONS * STRIPS) {
+      let at = min(vec4<u32>(start + 4u * e) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(N - 1u));
+      tile[e] = vec4<u32>(tokens[at.x], tokens[at.y], tokens[at.z], tokens[at.w]);
+    }
+    workgroupBarrier();
+    let end = min(TILE, (N - start + 3u) / 4u);
+    for (var e = thread.y; e < end; e += STRIPS) {
+      let equal = tile[e] == vec4<u32>(token);
+      if (any(equal)) {
+        let at = vec4<u32>(start + 4u * e) + vec4<u32>(0u, 1u, 2u, 3u);
+        let all = select(vec4<u32>(N), at, equal);
+        found = min(found, vec2<u32>(smallest(select(vec4<u32>(N), all, at > vec4<u32>(i))), smallest(all)));
+      }
+    }
+  }
   nearest[thread.y * POSITIONS + thread.x] = found;
   workgroupBarrier();
   if (thread.y > 0u || i >= N) {

@@ -12,7 +12,7 @@ from trainer.plan import linear_grid
 # ---------------------------------------------------------------- embedding
 section(4)
 
-for _B, _T, _C, _V in ((1, 1, 1, 1), (2, 7, 5, 11), (3, 64, 48, 100), (2, 37, 67, 1000)):
+for _B, _T, _C, _V in ((1, 1, 1, 1), (2, 7, 5, 11), (3, 64, 48, 100), (2, 37, 67, 1000), (3, 701, 2, 300)):
     _N = _B * _T
     _label, _tokens = f"{_B}x{_T}x{_C}", ints(_V, _N)
     _table, _positions, _dout = normal(_V, _C), normal(_T, _C), normal(_N, _C)
