@@ -166,6 +166,7 @@ section(3)
 
 ATTENTION = [(1, 1, 1, 1), (2, 7, 3, 5), (1, 64, 2, 4), (2, 65, 3, 16), (1, 131, 2, 32), (1, 70, 1, 64)]
 ATTENTION += [(2, 70, 1, 128), (1, 150, 2, 48), (1, 129, 1, 64), (1, 67, 3, 20)]
+ATTENTION += [(2, 128, 3, 20)]
 STEEP = [(1, 131, 2, 32), (1, 129, 1, 64)]
 
 for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for shape in STEEP]:
@@ -233,6 +234,23 @@ for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for 
             half=["qkv", "result", "dout", "dqkv"],
             fits=_fits,
             for_units=_on_units,
+        )
+    _fused = attention.fitting(_T, _HS, MatrixUnits())["attention_subgroups"]  # the only one that has it
+    _blocks, _width, _stride = -(-_T // attention.ROWS), 3 * _C + 8, 3 * _C + 72
+    for _part in ((0, 16, 64) if _T % attention.ROWS == 0 else (0,)) if _fused else ():
+        case(
+            "attention.backward",
+            _label + (f"-sums-of-{_part}" if _part else ""),
+            (_B * _NH, 2 * _blocks, 1),
+            {**_constants, "SUM_ROWS": _part > 0, "PART": _part or 8, "STRIDE": _stride, "WIDTH": _width},
+            {"qkv": _qkv, "result": _result, "kept": _lse.astype(np.float32), "dout": _dout},
+            {
+                "dqkv": poisoned(3 * _rows * _HS),
+                "delta": poisoned(_blocks * _B * _NH * attention.TILE),
+                "sums": poisoned(_B * _T // _part * _stride) if _part else None,
+            },
+            floor=1e-6,
+            half=["qkv", "result", "dout", "dqkv"],
         )
 
 for _NH, _HS, _at in ((1, 1, 0), (3, 16, 1), (2, 5, 255), (1, 128, 256), (2, 64, 523)):

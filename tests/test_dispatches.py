@@ -10,7 +10,7 @@ from trainer import model as model_module
 from trainer.budget import dispatches, least_dispatches, op_of
 from trainer.config import ModelConfig, TrainConfig
 from trainer.gpt2_format import parameter_shapes
-from trainer.kernels import HALF, Tuning, needs
+from trainer.kernels import HALF, SUBGROUPS, Tuning, needs
 from trainer.model import build
 from trainer.ops import column_sum
 from trainer.plan import SPACING, Dispatch, Tensor, round_up
@@ -76,6 +76,18 @@ def test_on_gpus_both_gradients_of_a_linear_layer_are_one_dispatch(precision: st
     assert dispatches(built, train)["matmul.multiply"] == 4 * MODEL.layers + 1  # forward
 
 
+def test_on_gpus_with_subgroups_the_backward_part_of_attention_is_one_dispatch() -> None:
+    """It sums up the gradient of qkv's bias, too, where the context is in whole blocks."""
+    train = TrainConfig(batch=2)
+    for context, blocks in ((MODEL.context, False), (64, True)):
+        tuning = Tuning(software=False, features=frozenset({SUBGROUPS}))
+        model = replace(MODEL, context=context)
+        counts = dispatches(build(model, train=train, tokens=1000, tuning=tuning), train)
+        found = {kernel: count for kernel, count in counts.items() if kernel.startswith("attention.")}
+        assert found == {"attention.forward": MODEL.layers, "attention.backward": MODEL.layers}
+        assert counts["column_sum.partial"] == (1 if blocks else 2) * MODEL.layers
+
+
 def first_stage(dispatches: list[Dispatch]) -> dict[Tensor, list[tuple[int, int]]]:
     """What columns of each tensor of partial sums are written: (first, end), in their order."""
     columns: dict[Tensor, list[tuple[int, int]]] = {}
@@ -87,18 +99,22 @@ def first_stage(dispatches: list[Dispatch]) -> dict[Tensor, list[tuple[int, int]
     return {sums: sorted(pairs) for sums, pairs in columns.items()}
 
 
-@pytest.mark.parametrize("software", [True, False])
+@pytest.mark.parametrize(
+    "tuning",
+    [Tuning(), Tuning(software=False), Tuning(software=False, features=frozenset({SUBGROUPS}))],
+    ids=["software", "gpu", "subgroups"],
+)
 def test_vectors_are_summed_up_once_wherever_buffers_end(
-    software: bool, monkeypatch: pytest.MonkeyPatch
+    tuning: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ends pass over all vectors in turn, also over those of a LayerNorm, which one dispatch writes."""
-    train = TrainConfig(batch=2)
-    vectors = {name: shape for name, shape in parameter_shapes(MODEL).items() if len(shape) == 1}
+    model, train = replace(MODEL, context=64), TrainConfig(batch=2)
+    vectors = {name: shape for name, shape in parameter_shapes(model).items() if len(shape) == 1}
     widest = max(round_up(shape[0], SPACING) for shape in vectors.values())
     room = sum(round_up(shape[0], SPACING) for shape in vectors.values())
 
     def totals() -> list[Tensor]:
-        built = build(MODEL, train=train, tokens=1000, tuning=Tuning(software=software))
+        built = build(model, train=train, tokens=1000, tuning=tuning)
         assert built.training is not None
         micro = built.plan.programs["micro"].dispatches
         found = [
@@ -123,7 +139,7 @@ def test_vectors_are_summed_up_once_wherever_buffers_end(
             patch.setattr(model_module, "MAX_BUFFER", 4 * (whole.offset + size))
             assert len({out.root for out in totals()}) == 2
         with monkeypatch.context() as patch:
-            patch.setattr(column_sum, "MAX_BINDING", 4 * column_sum.parts(2 * MODEL.context)[0] * size)
+            patch.setattr(column_sum, "MAX_BINDING", 4 * column_sum.parts(2 * model.context)[0] * size)
             outs = totals()
             assert max(out.size for out in outs) <= size
             counts.add(len(outs))

@@ -13,7 +13,7 @@ from kernel_runs import assert_arrays_close
 from trainer.config import ModelConfig, TrainConfig
 from trainer.devices import Device
 from trainer.devices.reference import ReferenceDevice, ReferenceExecutable
-from trainer.kernels import Tuning
+from trainer.kernels import SUBGROUPS, Tuning
 from trainer.model import Model, build
 from trainer.ops import cross_entropy, embedding
 from trainer.ops.attention import attention
@@ -178,6 +178,22 @@ def test_attention(shape: tuple[int, int, int]) -> None:
             lambda tape, t: attention(tape, linear(tape, "qkv", t["x"], t["w"], t["b"]), shape),
             {"x": (B * T, 2), "w": (2, 9), "b": (9,)},
         )
+
+
+@pytest.mark.parametrize("T", [64, 70])
+def test_attention_by_subgroups_makes_the_gradient_of_the_bias_before_it(T: int) -> None:
+    """Where the context is in whole blocks, without a dispatch for it."""
+    shapes: Shapes = {"x": (T, 2), "w": (2, 12), "b": (12,)}
+    tuning = Tuning(software=False, features=frozenset({SUBGROUPS}))
+
+    def attended(tape: Tape, t: dict[str, Tensor]) -> Tensor:
+        return attention(tape, linear(tape, "qkv", t["x"], t["w"], t["b"]), (1, T, 1))
+
+    check_op(attended, shapes, tuning=tuning)
+    plan, _, _ = build_op(attended, shapes, "", tuning, training=True)
+    kernels = [dispatch.kernel for dispatch in plan.programs["op"].dispatches]
+    assert kernels.count("attention.backward") == 1
+    assert kernels.count("column_sum.partial") == (T % 64 > 0)
 
 
 class Head:

@@ -105,13 +105,20 @@ def test_every_entry_point_has_a_twin_and_cases(kernel: str, variant: str, entry
 
 
 # Entry points that do at once what some of the naive variant do one after the other
-FUSED = {"layernorm.backward_fused": ("backward", "backward_parameters")}
+FUSED = {
+    "attention.backward": ("backward_query", "backward_key_value"),
+    "layernorm.backward_fused": ("backward", "backward_parameters"),
+}
+WITHIN = {"attention.backward": {"deltas"}}  # what one of those wrote and the other read again
+BESIDE = {"attention.backward": {"sums"}}  # of what other kernels do otherwise, column_sum's here
 
 
 @pytest.mark.parametrize(("kernel", "variant", "entry"), ENTRY_POINTS)
 def test_a_variant_binds_what_the_naive_kernel_binds(kernel: str, variant: str, entry: str) -> None:
     naive = [kernels.bindings(kernel.split(".")[0], one) for one in FUSED.get(kernel, (entry,))]
-    assert kernels.bindings(variant, entry) == {name: how for one in naive for name, how in one.items()}
+    expected = {name: how for one in naive for name, how in one.items() if name not in WITHIN.get(kernel, ())}
+    found = kernels.bindings(variant, entry)
+    assert {name: how for name, how in found.items() if name not in BESIDE.get(kernel, ())} == expected
 
 
 def test_every_case_and_every_preference_names_a_kernel_that_exists() -> None:

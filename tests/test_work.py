@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from trainer.bench.steps import STEP, configured
-from trainer.bench.work import ATTENTION_PRODUCTS, GATHERED, UPDATED, WRITTEN, work
+from trainer.bench.work import ATTENTION_PRODUCTS, GATHERED, UPDATED, WRITTEN, Work, work
 from trainer.budget import flops_per_token
 from trainer.config import ModelConfig
-from trainer.kernels import HALF, Tuning, binding_modes
+from trainer.kernels import HALF, SUBGROUPS, Tuning, binding_modes
 from trainer.model import build
-from trainer.ops import column_sum
+from trainer.ops import attention, column_sum
 from trainer.ops.linear import gradients
 from trainer.ops.matmul import matmul
 from trainer.plan import SPACING, Dispatch, Plan, round_up
@@ -37,7 +37,7 @@ def moved(kernel: str, precision: str) -> list[float]:
 def test_a_step_s_operations_are_the_budget_s_and_what_attention_makes_anew() -> None:
     flops = sum(work(dispatch).flops for dispatch in dispatches("f32"))
     product = 2 * N * MODEL.context * C / 2 * MODEL.layers  # of attention, the causal half
-    anew = sum(ATTENTION_PRODUCTS.values()) - 6  # forward has two products, backward needs four
+    anew = ATTENTION_PRODUCTS["backward_query"] + ATTENTION_PRODUCTS["backward_key_value"] - 4  # needed
     assert flops == 3 * flops_per_token(MODEL) * N + anew * product
 
 
@@ -67,6 +67,21 @@ def test_bytes_of_a_step_s_kernels_by_hand(precision: str, item: int) -> None:
     assert moved("attention.backward_query", precision)[0] == pytest.approx(read + more)
     assert moved("attention.backward_key_value", precision)[0] == pytest.approx(read + more)
     assert moved("embedding.forward", precision) == [N * 4 + 2 * N * C * 4 + MODEL.context * C * 4]
+
+
+@pytest.mark.parametrize(("context", "whole"), [(64, True), (32, False)])
+def test_bytes_of_the_backward_part_of_attention_in_one(context: int, whole: bool) -> None:
+    """With the first sums for the gradient of qkv's bias, where the context is in whole blocks."""
+    _, train = configured("nano", "f32", BATCH)
+    tuning = Tuning(software=False, features=frozenset({SUBGROUPS}))
+    model = replace(MODEL, context=context)
+    plan = build(model, train=replace(train, steps=100), tokens=999, tuning=tuning).plan
+    found = next(d for d in plan.programs["micro"].dispatches if d.kernel == "attention.backward")
+    rows, product = BATCH * context, 2 * BATCH * context**2 * C / 2
+    moved = rows * C * (3 + 1 + 1 + 3) + rows * MODEL.heads  # qkv, out, dout and dqkv; log-sum-exp
+    moved += BATCH * MODEL.heads * attention.TILE  # delta, of a block's last tile
+    moved += column_sum.parts(rows)[0] * round_up(3 * C, SPACING) if whole else 0
+    assert work(found) == Work(7 * product, 4 * moved)
 
 
 @pytest.mark.parametrize(("parts", "add"), [(1, False), (1, True), (4, False)])

@@ -169,6 +169,7 @@ GPU_VARIANTS = {
 # A variant is the shader file of its name; these have further ones, which may be shared. What stands behind a
 # file's name is put behind names in it (see `suffixed`): so a kernel reads one file several times.
 FILES = {
+    "attention_subgroups": ("attention_subgroups", "attention_subgroups_backward"),
     "attention_units": ("attention_units", "attention_units_backward"),
     "linear_tiled": (
         "linear_tiled",

@@ -26,7 +26,11 @@ REST = "between kernels"  # what a step takes beside them
 # What `trainer bench kernels` tells of, and what makes up each
 KERNELS = {
     "attention forward": ("attention.forward",),
-    "attention backward": ("attention.backward_query", "attention.backward_key_value"),
+    "attention backward": (
+        "attention.backward",
+        "attention.backward_query",
+        "attention.backward_key_value",
+    ),
     "cross-entropy": ("cross_entropy.forward_backward",),
     "LayerNorm forward": ("layernorm.forward",),
     "LayerNorm backward": (

@@ -16,8 +16,8 @@ from trainer.kernels import binding_modes
 from trainer.plan import ITEM_SIZE, Dispatch, Tensor
 
 # Attention's products of a (T, HS) and a (HS, T) or (T, T) matrix, half of each of which counts, since it is
-# causal. Both kernels of backward make the scores anew.
-ATTENTION_PRODUCTS = {"forward": 2, "backward_query": 3, "backward_key_value": 4}
+# causal. Both parts of backward make the scores anew.
+ATTENTION_PRODUCTS = {"forward": 2, "backward_query": 3, "backward_key_value": 4, "backward": 7}
 # Bindings that a kernel both reads and writes, beside the outputs that the constant ADD makes so
 UPDATED = {
     "adamw.update": {"parameter", "mean", "variance"},
@@ -26,7 +26,7 @@ UPDATED = {
 }
 # Tables of which a kernel touches the rows of its tokens: no more than there are tokens
 GATHERED = {"token_table", "dtoken_table"}
-# The parts of dq, dk and dv that a kernel writes
+# The parts of dq, dk and dv that a kernel writes, if not all
 WRITTEN = {"attention.backward_query": 1 / 3, "attention.backward_key_value": 2 / 3}
 
 
@@ -109,7 +109,8 @@ def _touched(dispatch: Dispatch, name: str, tensor: Tensor) -> float:
         return ITEM_SIZE[tensor.dtype] * int(k["N"]) * tensor.shape[1]
     if name == "sums":  # strided: columns of one to three vectors in what holds all vectors' partial sums
         vectors = 2 + bool(k.get("SUM_DX")) if "BIAS" in k else 1
-        return 4.0 * vectors * int(k["WIDTH"]) * dispatch.grid[1]
+        parts = int(k["B"]) * int(k["T"]) // int(k["PART"]) if "PART" in k else dispatch.grid[1]
+        return 4.0 * vectors * int(k["WIDTH"]) * parts
     if name == "dqkv":
-        return WRITTEN[dispatch.kernel] * tensor.nbytes
+        return WRITTEN.get(dispatch.kernel, 1) * tensor.nbytes
     return ITEM_SIZE[tensor.dtype] * prod(tensor.shape)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from trainer.errors import DeviceError
 from trainer.kernels import LOOP_LIMIT, Choice, Constant, MatrixUnits, Question
+from trainer.ops import column_sum
 from trainer.plan import Grid, Plan, Tape, Tensor
 
 ROWS = 64  # of one head that a workgroup takes on, in most variants
+TILE = 32  # rows that it reads at a time in attention_subgroups
 
 
 def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -44,27 +46,54 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
     plan.ask(question, forward)
 
+    bias = tape.biases.pop(qkv, None)  # its gradient is Σ over the rows of dqkv
+
     def backward() -> None:
         dout = tape.gradient(out)
         dqkv, _ = tape.target(qkv)
-        delta = plan.activation("attention.delta", (B, NH, T))
+        of_bias = bias and column_sum.partials(tape, bias, B * T)
 
         def backward_qkv(plan: Plan, choice: Choice) -> None:
-            for entry, bindings in (
-                ("backward_query", {"result": out, "delta": delta}),  # which makes delta for both
-                ("backward_key_value", {"deltas": delta}),
-            ):
+            columns, blocks, _ = workgroups = grid(choice.variant, shape, units)
+            read = {"qkv": qkv, "kept": lse, "dout": dout}
+            sum_rows = False
+            if choice.variant == "attention_subgroups":
+                part = column_sum.parts(B * T)[1]
+                sum_rows = of_bias is not None and T % ROWS == ROWS % part == 0
                 plan.dispatch(
-                    f"attention.{entry}",
+                    "attention.backward",
                     variant=choice.variant,
-                    grid=grid(choice.variant, shape, units),
-                    constants={**shared, **own_constants(choice.variant, units)},
-                    qkv=qkv,
-                    kept=lse,
-                    dout=dout,
+                    grid=(columns, 2 * blocks, 1),
+                    constants={
+                        **shared,
+                        "SUM_ROWS": sum_rows,
+                        "PART": part,
+                        **(of_bias.constants if of_bias else {"STRIDE": 0, "WIDTH": 0}),
+                    },
+                    **read,
+                    result=out,
+                    delta=plan.activation("attention.delta", (blocks, columns, TILE)),
                     dqkv=dqkv,
-                    **bindings,
+                    sums=of_bias.sums if of_bias and sum_rows else None,
                 )
+            else:
+                constants = {**shared, **own_constants(choice.variant, units)}
+                delta = plan.activation("attention.delta", (B, NH, T))
+                for entry, bindings in (
+                    ("backward_query", {"result": out, "delta": delta}),  # which makes delta for both
+                    ("backward_key_value", {"deltas": delta}),
+                ):
+                    plan.dispatch(
+                        f"attention.{entry}",
+                        variant=choice.variant,
+                        grid=workgroups,
+                        constants=constants,
+                        **read,
+                        dqkv=dqkv,
+                        **bindings,
+                    )
+            if of_bias and not sum_rows:
+                column_sum.partial(plan, dqkv, of_bias)
 
         plan.ask(question, backward_qkv)
 

@@ -6,6 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from trainer.devices.twins.column_sum import write_partials
+
+ROWS, TILE = 64, 32  # of a block and of a tile, in `backward`
+
 
 def _heads(k: SimpleNamespace, flat: np.ndarray, parts: int) -> np.ndarray:
     """(parts, B, NH, T, HS) from a flat (B, T, parts·C): a view."""
@@ -66,3 +70,28 @@ def backward_key_value(
     gradient = _heads(k, dqkv, 3)
     gradient[1] = k.SCALE * ds.swapaxes(-1, -2) @ _heads(k, qkv, 3)[0]
     gradient[2] = p.swapaxes(-1, -2) @ _heads(k, dout, 1)[0]
+
+
+def backward(
+    k: SimpleNamespace,
+    qkv: np.ndarray,
+    result: np.ndarray,
+    kept: np.ndarray,
+    dout: np.ndarray,
+    delta: np.ndarray,
+    dqkv: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    own = np.empty(k.B * k.NH * k.T, delta.dtype)
+    backward_query(k, qkv, result, kept, dout, own, dqkv)
+    backward_key_value(k, qkv, kept, dout, own, dqkv)
+    blocks, rows = -(-k.T // ROWS), own.reshape(-1, k.T)
+    shape = (blocks, len(rows), TILE)
+    for block, of_block in enumerate(delta[: int(np.prod(shape))].reshape(shape)):  # of keys
+        first = block * ROWS + (k.T - 1 - block * ROWS) // TILE * TILE  # of its last tile of queries
+        of_block[:] = rows[:, np.minimum(first + np.arange(TILE), k.T - 1)]
+    if k.SUM_ROWS:
+        N, columns = k.B * k.T, 3 * k.NH * k.HS
+        parts = np.zeros((N // k.PART, columns))
+        parts[:: ROWS // k.PART] = dqkv[: N * columns].reshape(-1, ROWS, columns).sum(axis=1)
+        write_partials(k, sums, parts)

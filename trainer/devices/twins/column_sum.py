@@ -15,7 +15,7 @@ def partial(k: SimpleNamespace, x: np.ndarray, sums: np.ndarray) -> None:
 
 def write_partials(k: SimpleNamespace, sums: np.ndarray, values: np.ndarray, first: int = 0) -> None:
     """Write `values` (P, C) to columns of `sums`, from `first` on, and 0 behind each row of them."""
-    padded = np.pad(values, ((0, 0), (0, k.WIDTH - k.C)))
+    padded = np.pad(values, ((0, 0), (0, k.WIDTH - values.shape[1])))
     for p, row in enumerate(padded):
         sums[first + p * k.STRIDE :][: k.WIDTH] = row
 
