@@ -12,9 +12,9 @@
 //
 // If PART is less than K, there is a product for each part of the sum: that over columns PART·part .. PART·part+PART-1
 // of op(a) alone, in a matrix of its own behind the others', out [ceil(K / PART), M, N], to be added up. PART is a
-// multiple of 16 then. So small outputs of long sums keep a GPU busy, too.
+// multiple of the columns of a turn then, which are 32 at most. So small outputs of long sums keep a GPU busy, too.
 
-const WHOLE_K = K % (2u * TILE_K) == 0u;  // nothing is read beyond it
+const WHOLE_K = K % (TEAMS * 2u * TILE_K) == 0u;  // nothing is read beyond it
 
 // What was read for number `inner` of a sum: 0 beyond K
 fn summed(v: vec4<f32>, inner: u32) -> vec4<f32> {
@@ -73,34 +73,34 @@ fn keep_b(slice: u32, i: u32, v: vec4<f32>) {
   }
 }
 
-// A thread's share of the slices that start at column 4k of op(a), which is row 4k of op(b)
+// A thread's share of its team's slices that start at column 4k of op(a), which is row 4k of op(b)
 fn bring(lane: u32, m: u32, k: u32, n: u32) -> Brought {
   var r: Brought;
   r.a0 = load_a(lane, m, k);
-  if (SLICE_A > THREADS) {
-    r.a1 = load_a(lane + THREADS, m, k);
+  if (SLICE_A > TEAM) {
+    r.a1 = load_a(lane + TEAM, m, k);
   }
   r.b0 = load_b(lane, k, n);
-  if (SLICE_B > THREADS) {
-    r.b1 = load_b(lane + THREADS, k, n);
+  if (SLICE_B > TEAM) {
+    r.b1 = load_b(lane + TEAM, k, n);
   }
-  if (SLICE_B > 2u * THREADS) {
-    r.b2 = load_b(lane + 2u * THREADS, k, n);
+  if (SLICE_B > 2u * TEAM) {
+    r.b2 = load_b(lane + 2u * TEAM, k, n);
   }
   return r;
 }
 
 fn keep(slice: u32, lane: u32, r: Brought) {
   keep_a(slice * SLICE_A, lane, r.a0);
-  if (SLICE_A > THREADS) {
-    keep_a(slice * SLICE_A, lane + THREADS, r.a1);
+  if (SLICE_A > TEAM) {
+    keep_a(slice * SLICE_A, lane + TEAM, r.a1);
   }
   keep_b(slice * SLICE_B, lane, r.b0);
-  if (SLICE_B > THREADS) {
-    keep_b(slice * SLICE_B, lane + THREADS, r.b1);
+  if (SLICE_B > TEAM) {
+    keep_b(slice * SLICE_B, lane + TEAM, r.b1);
   }
-  if (SLICE_B > 2u * THREADS) {
-    keep_b(slice * SLICE_B, lane + 2u * THREADS, r.b2);
+  if (SLICE_B > 2u * TEAM) {
+    keep_b(slice * SLICE_B, lane + 2u * TEAM, r.b2);
   }
 }
 
@@ -108,7 +108,7 @@ fn keep(slice: u32, lane: u32, r: Brought) {
 fn multiply_slice(c: ptr<function, Tile>, slice: u32, y: u32, x: u32, lane: u32, m: u32, k: u32, n: u32) {
   let next = bring(lane, m, k, n);
   multiply_seven(c, slice, y, x);
-  keep(1u - slice, lane, next);
+  keep(slice ^ 1u, lane, next);
   multiply_last(c, slice, y, x);
   workgroupBarrier();
 }
@@ -139,42 +139,53 @@ fn multiply_tile(part: u32, number: u32, lane: u32) {
   let tile_row = (band + within % height) * TILE_M;
   let tile_column = within / height * TILE_N;
 
-  // Threads lie in TILE_M / 8 rows of ROW_B / BLOCKS; a subgroup of 32 has four rows and eight columns of them.
+  let team = select(0u, lane / TEAM, TEAMS == 2u);
+  let member = select(lane, lane % TEAM, TEAMS == 2u);
+  // A team lies in TILE_M / 8 rows of ROW_B / BLOCKS threads; a subgroup of 32 has four rows and eight columns of them.
   const ACROSS = ROW_B / BLOCKS / 8u;  // subgroups beside each other
-  let y = lane / 32u / ACROSS * 4u + lane % 32u / 8u;
-  let x = lane / 32u % ACROSS * 8u + lane % 8u;
+  let y = member / 32u / ACROSS * 4u + member % 32u / 8u;
+  let x = member / 32u % ACROSS * 8u + member % 8u;
 
   var c = Tile();
-  let start = part * (PART / 4u);  // k counts vectors of four
+  const OWN = select(TILE_K / 2u, TILE_K / 4u, SHORT);  // a team's columns in a turn; k counts vectors of four
+  const STEP = TEAMS * OWN;
+  let start = part * (PART / 4u);
   let end = min((K + 3u) / 4u, start + (PART + 3u) / 4u);
-  const STEP = select(TILE_K / 2u, TILE_K / 4u, SHORT);
   let last = start + (end - start - 1u) / STEP * STEP;  // where the last turn starts: its slices are loaded again
-  keep(0u, lane, bring(lane, tile_row, start, tile_column));
+  let first = team * OWN;
+  var slice = 2u * team;
+  keep(slice, member, bring(member, tile_row, start + first, tile_column));
   workgroupBarrier();
-  var slice = 0u;
   for (var k = start; k < end; k += STEP) {
-    let next = min(k + STEP, last);
+    let next = min(k + STEP, last) + first;
     if (SHORT) {
-      multiply_slice(&c, slice, y, x, lane, tile_row, next, tile_column);
-      slice = 1u - slice;
+      multiply_slice(&c, slice, y, x, member, tile_row, next, tile_column);
+      slice ^= 1u;
     } else {
-      multiply_slice(&c, 0u, y, x, lane, tile_row, k + TILE_K / 4u, tile_column);
-      multiply_slice(&c, 1u, y, x, lane, tile_row, next, tile_column);
+      multiply_slice(&c, 2u * team, y, x, member, tile_row, k + first + TILE_K / 4u, tile_column);
+      multiply_slice(&c, 2u * team + 1u, y, x, member, tile_row, next, tile_column);
     }
+  }
+  if (TEAMS == 2u) {
+    share(&c, team, member);
   }
   // A block is rows m .. m+3 and columns n .. n+3; others lie below and to the right of it.
   let m = tile_row + y * 4u;
   let n = tile_column + x * 4u;
   const DOWN = TILE_M / 2u;
   const RIGHT = TILE_N / BLOCKS;
-  store_block(part, m, n, c[0], c[2], c[4], c[6]);
-  store_block(part, m, n + RIGHT, c[8], c[10], c[12], c[14]);
-  if (BLOCKS == 3u) {
-    store_block(part, m, n + 2u * RIGHT, c[16], c[18], c[20], c[22]);
+  if (team == 0u) {
+    store_block(part, m, n, c[0], c[2], c[4], c[6]);
+    store_block(part, m, n + RIGHT, c[8], c[10], c[12], c[14]);
+    if (BLOCKS == 3u) {
+      store_block(part, m, n + 2u * RIGHT, c[16], c[18], c[20], c[22]);
+    }
   }
-  store_block(part, m + DOWN, n, c[1], c[3], c[5], c[7]);
-  store_block(part, m + DOWN, n + RIGHT, c[9], c[11], c[13], c[15]);
-  if (BLOCKS == 3u) {
-    store_block(part, m + DOWN, n + 2u * RIGHT, c[17], c[19], c[21], c[23]);
+  if (team == TEAMS - 1u) {
+    store_block(part, m + DOWN, n, c[1], c[3], c[5], c[7]);
+    store_block(part, m + DOWN, n + RIGHT, c[9], c[11], c[13], c[15]);
+    if (BLOCKS == 3u) {
+      store_block(part, m + DOWN, n + 2u * RIGHT, c[17], c[19], c[21], c[23]);
+    }
   }
 }

@@ -10,6 +10,9 @@
 // grow by the same step from slice to slice. A turn of the loop multiplies two slices, whose addresses are fixed then
 // (6%); but of a SHORT product it multiplies one, since that takes about as long as its code takes to come from memory.
 //
+// A tile of 64×64 has few threads to wait with for memory and for each other: two teams make it, each of every other
+// turn's slices, and add up in the end (SMALL takes 9% less).
+//
 // A product's own part is in matmul_product.wgsl.
 //
 // Constants: TILE_M 64 or 128, TILE_N 64, 128 or 192, SHORT
@@ -39,7 +42,9 @@ struct Operands {
 
 const TILE_K = 8u;
 const BLOCKS = select(2u, 3u, TILE_N == 192u);  // of 4×4 outputs that a thread has beside each other
-const THREADS = TILE_M * TILE_N / (32u * BLOCKS);
+const TEAMS = select(1u, 2u, TILE_M * TILE_N == 4096u);
+const TEAM = TILE_M * TILE_N / (32u * BLOCKS);  // threads
+const THREADS = TEAMS * TEAM;
 const BAND = 8u;  // rows of tiles that are worked on together, so that their operands stay in the cache
 
 // Vectors of four in a row of a slice, which has one k, and in a slice
@@ -48,9 +53,9 @@ const ROW_B = TILE_N / 4u;
 const SLICE_A = TILE_K * ROW_A;
 const SLICE_B = TILE_K * ROW_B;
 
-// [2][TILE_K][ROW_A or ROW_B], whichever way a and b are stored; vector v of row k is at v ^ (k / 4 · 4)
-var<workgroup> slices_a: array<vec4<f32>, 2u * SLICE_A>;
-var<workgroup> slices_b: array<vec4<f32>, 2u * SLICE_B>;
+// [TEAMS][2][TILE_K][ROW_A or ROW_B], whichever way a and b are stored; vector v of row k is at v ^ (k / 4 · 4)
+var<workgroup> slices_a: array<vec4<f32>, TEAMS * 2u * SLICE_A>;
+var<workgroup> slices_b: array<vec4<f32>, TEAMS * 2u * SLICE_B>;
 
 // A thread's outputs: element 2·column + half has four rows of a column, the last one first in odd columns
 alias Tile = array<vec4<f32>, 24>;
@@ -60,7 +65,7 @@ fn inside(i: u32, count: u32, whole: bool) -> u32 {
   return select(min(i, max(count, 1u) - 1u), i, whole);
 }
 
-// What a thread brings of the next slices: one or two vectors of a, up to three of b
+// What a thread brings of its team's next slices: one or two vectors of a, up to three of b
 struct Brought {
   a0: vec4<f32>,
   a1: vec4<f32>,
@@ -118,4 +123,48 @@ fn multiply_seven(c: ptr<function, Tile>, slice: u32, y: u32, x: u32) {
 
 fn multiply_last(c: ptr<function, Tile>, slice: u32, y: u32, x: u32) {
   outer(c, slice * SLICE_A + (y ^ 4u) + 7u * ROW_A, slice * SLICE_B + (x ^ 4u) + 7u * ROW_B);
+}
+
+// Adds up what two teams have summed up: the upper four rows of each thread in the first one, the lower four in the
+// second. Written out, as an array that is indexed in a loop is kept in memory, here by kernels of one team, too.
+fn share(c: ptr<function, Tile>, team: u32, member: u32) {
+  if (team == 0u) {
+    slices_a[0u * TEAM + member] = (*c)[1];
+    slices_a[1u * TEAM + member] = (*c)[3];
+    slices_a[2u * TEAM + member] = (*c)[5];
+    slices_a[3u * TEAM + member] = (*c)[7];
+    slices_a[4u * TEAM + member] = (*c)[9];
+    slices_a[5u * TEAM + member] = (*c)[11];
+    slices_a[6u * TEAM + member] = (*c)[13];
+    slices_a[7u * TEAM + member] = (*c)[15];
+  } else {
+    slices_b[0u * TEAM + member] = (*c)[0];
+    slices_b[1u * TEAM + member] = (*c)[2];
+    slices_b[2u * TEAM + member] = (*c)[4];
+    slices_b[3u * TEAM + member] = (*c)[6];
+    slices_b[4u * TEAM + member] = (*c)[8];
+    slices_b[5u * TEAM + member] = (*c)[10];
+    slices_b[6u * TEAM + member] = (*c)[12];
+    slices_b[7u * TEAM + member] = (*c)[14];
+  }
+  workgroupBarrier();
+  if (team == 0u) {
+    (*c)[0] += slices_b[0u * TEAM + member];
+    (*c)[2] += slices_b[1u * TEAM + member];
+    (*c)[4] += slices_b[2u * TEAM + member];
+    (*c)[6] += slices_b[3u * TEAM + member];
+    (*c)[8] += slices_b[4u * TEAM + member];
+    (*c)[10] += slices_b[5u * TEAM + member];
+    (*c)[12] += slices_b[6u * TEAM + member];
+    (*c)[14] += slices_b[7u * TEAM + member];
+  } else {
+    (*c)[1] += slices_a[0u * TEAM + member];
+    (*c)[3] += slices_a[1u * TEAM + member];
+    (*c)[5] += slices_a[2u * TEAM + member];
+    (*c)[7] += slices_a[3u * TEAM + member];
+    (*c)[9] += slices_a[4u * TEAM + member];
+    (*c)[11] += slices_a[5u * TEAM + member];
+    (*c)[13] += slices_a[6u * TEAM + member];
+    (*c)[15] += slices_a[7u * TEAM + member];
+  }
 }

@@ -254,7 +254,7 @@ linear_case(70, 192, 48, "GELU_BACKWARD")
 linear_case(521, 36, 20, "ADD_X", "ADD_WEIGHT")
 linear_case(133, 12, 260, "TABLE", pad=8)
 linear_case(68, 48, 256, "TABLE", "ADD_X", "ADD_WEIGHT")
-linear_case(148, 132, 388, parts=(160, 48))
+linear_case(148, 132, 388, parts=(160, 64))
 linear_case(388, 68, 132, "GELU_BACKWARD", parts=(0, 160))
 linear_case(388, 68, 132, "TABLE", parts=(96, 160))
 linear_case(1100, 12, 1060, "TABLE")  # more rows of tiles than are grouped together

@@ -16,7 +16,8 @@ LEAST_PART = 64  # columns of op(a) that are worth a part of their own: eight sl
 # times of all tilings in their places in whole training steps on an H100, where code and numbers come from
 # memory, and not to those of one product repeated.
 IN_PARTS = {"matmul_tiled": 1.2, "matmul_units": 6.0}
-LAUNCH = 80  # tiles of partial sums that could be added up while the dispatch that adds them up is started
+# Tiles of partial sums that could be added up while the dispatch that adds them up is started
+LAUNCH = {"matmul_tiled": 120, "matmul_units": 80}
 # Two of matmul_units' workgroups share a processor, and one takes as long as both. Beside its columns, a
 # workgroup is busy for as long as this many take, with its start and its epilogue.
 ENDS = 48
@@ -35,7 +36,7 @@ class Workgroup(NamedTuple):
 TILES = {
     (128, 128): Workgroup(1.0, 256, 2),
     (64, 128): Workgroup(1.03, 128, 4),
-    (64, 64): Workgroup(1.1, 64, 8),
+    (64, 64): Workgroup(1.2, 128, 4),
     (64, 192): Workgroup(0.96, 128, 3),
 }
 # Each time that a processor is filled with workgroups, latencies add this / threads to the time of one.
@@ -43,7 +44,7 @@ LATENCY = 230
 
 # Floating-point operations: with fewer of them, a turn of matmul_tiled's loop takes one slice and not two,
 # since a large GPU has half as much code then, and is done almost as soon as it has it from memory.
-SHORT_WORK = 3e9
+SHORT_WORK = 5e9
 
 
 def matmul(
@@ -199,7 +200,7 @@ def tilings(
         if variant == "matmul_tiled":
             workgroup = TILES[tile]
             latencies = -(-rounds // workgroup.held) * LATENCY / workgroup.threads
-        total = IN_PARTS[variant] * (columns * rows * parts + LAUNCH) if parts > 1 else 0
+        total = IN_PARTS[variant] * (columns * rows * parts + LAUNCH[variant]) if parts > 1 else 0
         return ((rounds + latencies) * (K / parts + ends) + total) * tile[0] * tile[1] * slower[tile]
 
     slower = tiles(variant, units)
