@@ -66,7 +66,7 @@ def fold(kernel: str, variant: str = "") -> Case:
 
 def fold_linear(name: str) -> Case:
     """With tiles, sums for dx in so many parts that their workgroups do not fit into one row."""
-    rows, inputs, part = {"linear": (N, C, 4), "linear_tiled": (4, 4, 16), "linear_units": (8, 8, 32)}[name]
+    rows, inputs, part = {"linear": (N, C, 4), "linear_tiled": (4, 4, 32), "linear_units": (8, 8, 32)}[name]
     outputs = 4 if name == "linear" else part * (MAX_GRID + 3)
     parts = outputs // part
 
