@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import struct
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cli_tools import Cli
+from cli_tools import Cli, start, wait_for
 
 from trainer.bench import curves, matmul, profile, pytorch, records
 from trainer.bench.learn import smoothed, thinned
@@ -31,6 +32,17 @@ TINY = ("--preset", "TINY", "--batch", "1", "--device", "reference")
 
 def read(folder: Path, name: str) -> list[dict[str, Any]]:
     return json.loads((folder / name).read_text())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_it_at_once_and_nothing_is_kept(number: int, tmp_path: Path) -> None:
+    """Also amid steps, which never return to the event loop on NumPy."""
+    process = start("bench", "steps", *TINY, "--steps", "100000", "--out", tmp_path / "data")
+    wait_for(process, "NumPy")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "trainer: interrupted\n")
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.fixture

@@ -102,7 +102,9 @@ def test_an_interrupt_keeps_what_was_found(number: int, tmp_path: Path) -> None:
     assert ", 0 left" not in after
 
 
-@pytest.mark.parametrize("command", [("bench", "steps", "--tune", "600"), ("train", "--tune", "force")])
+@pytest.mark.parametrize(
+    "command", [("bench", "steps", "--steps", "100000", "--tune", "600"), ("train", "--tune", "force")]
+)
 def test_what_other_commands_measure_first_is_kept_too(
     command: tuple[str, ...], story: Path, tmp_path: Path
 ) -> None:

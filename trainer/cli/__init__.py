@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from trainer import __version__
+from trainer.cli.interrupt import handled
 from trainer.cli.options import Parser
 from trainer.errors import ConfigError, TrainerError
 
@@ -88,7 +89,9 @@ def _run(argv: list[str]) -> int:
         parser.parse_args(argv)  # --help, --version or an error
         raise ConfigError("no command given", f"choose one of {', '.join(COMMANDS)}; see trainer --help")
     parser, command = parser_of(name)
-    return asyncio.run(command.main(parser.parse_args(argv[1:])))
+    arguments = parser.parse_args(argv[1:])
+    with handled():
+        return asyncio.run(command.main(arguments))
 
 
 def parser_of(name: str) -> tuple[Parser, ModuleType]:
