@@ -2,14 +2,14 @@
 // those that make dq leave idle (MEDIUM takes 1.5% less, SMALL 7%). The former make Σ dout · out themselves, since no
 // workgroup waits for another.
 //
-// If SUM_ROWS, which takes a T in whole blocks, all sum up their rows, too, for the gradient of qkv's bias: a row of sums
-// is for PART of the B · T rows, and the first of a block's gets them all.
+// If SUM_ROWS, which takes a T in whole blocks, all sum up their rows, too, for the gradient of qkv's bias: each PART of
+// the B · T rows, 4 to ROWS, into a row of sums.
 //
 // Constants: B T NH HS SCALE, SUM_ROWS, PART, and STRIDE and WIDTH of sums, of which those behind 3C become 0
 
-// Fills the tiles with rows of queries and of dout, of head `start` / HS4 of the batch that starts at row `batch`. The rows' Σ dout · out
-// go to `delta`, from vector `to` on. All threads take as many turns, seen by a compiler, too: NVIDIA's makes shuffles
-// slow in a kernel of which it does not know that (backward takes 1.4 times as long).
+// Fills the tiles with rows of queries and of dout, of head `start` / HS4 of the batch that starts at row `batch`. The
+// rows' Σ dout · out go to `delta`, from vector `to` on. All threads take as many turns, seen by a compiler, too:
+// NVIDIA's makes shuffles slow in a kernel of which it does not know that (backward takes 1.4 times as long).
 fn bring_queries_and_douts(batch: u32, start: u32, first: u32, thread: u32, to: u32) {
   storageBarrier();
   workgroupBarrier();
@@ -47,28 +47,23 @@ fn products_of_two(s: array<vec4<f32>, 4>) -> vec2<f32> {
   return u0 + subgroupShuffleXor(u1, 1u);
 }
 
-// Puts the sum of a block's rows at vector `to` of sums, and zeros there in the `parts` - 1 rows of sums that follow.
-fn put_sum(to: u32, stride: u32, parts: u32, sum: vec4<f32>) {
-  sums[to] = sum;
-  for (var part = 1u; part < parts; part++) {
-    sums[to + part * stride] = vec4<f32>();
-  }
-}
-
-// Sums up a workgroup's rows, of which each thread has four.
-fn sum_rows(rows: ptr<function, Four>, to: u32, stride: u32, parts: u32, thread: u32) {
+// Sums up a workgroup's rows, of which each team has four, to vector `to` of sums, and below it for each further `part`.
+fn sum_rows(rows: ptr<function, Four>, to: u32, stride: u32, part: u32, thread: u32) {
   workgroupBarrier();
   for (var c = 0u; c < EIGHTH; c++) {
     let sum = ((*rows)[c] + (*rows)[EIGHTH + c]) + ((*rows)[2u * EIGHTH + c] + (*rows)[3u * EIGHTH + c]);
     tiles[thread / 8u * LENGTH + 8u * c + thread % 8u] = sum;
   }
   workgroupBarrier();
-  if (thread < HS4) {
+  let p = thread / HS4;
+  let c = thread % HS4;
+  if (p < ROWS / part) {
+    let first = p * (part / 4u);  // of the part's teams
     var sum = vec4<f32>();
-    for (var team = 0u; team < THREADS / 8u; team++) {
-      sum += tiles[team * LENGTH + thread];
+    for (var team = first; team < first + part / 4u; team++) {
+      sum += tiles[team * LENGTH + c];
     }
-    put_sum(to + thread, stride, parts, sum);
+    sums[to + p * stride + c] = sum;
   }
 }
 
@@ -193,7 +188,6 @@ fn make_dk_and_dv(dk: ptr<function, Four>, dv: ptr<function, Four>, h: u32, firs
 @compute @workgroup_size(THREADS)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   const STEP = STRIDE / 4u;
-  const PARTS = ROWS / PART;
   let block = group.y / 2u;
   let head = group.x % NH;
   if (group.y % 2u == 0u) {
@@ -202,8 +196,8 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     make_dk_and_dv(&dk, &dv, group.x, block * ROWS, thread);
     if (SUM_ROWS) {
       let to = (group.x / NH * T + block * ROWS) / PART * STEP + C4 + head * HS4;
-      sum_rows(&dk, to, STEP, PARTS, thread);
-      sum_rows(&dv, to + C4, STEP, PARTS, thread);
+      sum_rows(&dk, to, STEP, PART, thread);
+      sum_rows(&dv, to + C4, STEP, PART, thread);
     }
   } else {
     var dq: Four;
@@ -211,9 +205,11 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     make_dq(&dq, group.x, first_row, thread);
     if (SUM_ROWS) {
       let to = (group.x / NH * T + first_row) / PART * STEP;
-      sum_rows(&dq, to + head * HS4, STEP, PARTS, thread);
-      if (head == 0u && 3u * C4 + thread < WIDTH / 4u) {
-        put_sum(to + 3u * C4 + thread, STEP, PARTS, vec4<f32>());
+      sum_rows(&dq, to + head * HS4, STEP, PART, thread);
+      for (var p = head; p < ROWS / PART; p += NH) {
+        for (var c = 3u * C4 + thread; c < WIDTH / 4u; c += THREADS) {
+          sums[to + p * STEP + c] = vec4<f32>();
+        }
       }
     }
   }

@@ -97,6 +97,16 @@ def test_every_question_of_a_step_is_answered(native: Device) -> None:
     assert work == sorted(work, reverse=True)
 
 
+def test_what_a_variant_makes_beside_its_op_is_what_others_make(native: Device) -> None:
+    """Attention by subgroups sums up its gradients, where the context is in whole blocks, as column_sum does."""
+    tuning = replace(native.info.tuning, software=False)
+    questions = tune.questions(replace(MODEL, context=64), TRAIN, tuning)
+    (attention,) = (one for one in questions if one.question.op == "attention")
+    finding, _ = tuned(native, [attention])
+    assert "attention_subgroups" in finding.seconds
+    assert not finding.refused
+
+
 def test_a_kernel_that_computes_something_else_is_refused(native: Device) -> None:
     (one,) = asked(native, PRODUCT)
     # Leaves half of each sum out

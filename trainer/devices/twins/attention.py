@@ -92,6 +92,4 @@ def backward(
         of_block[:] = rows[:, np.minimum(first + np.arange(TILE), k.T - 1)]
     if k.SUM_ROWS:
         N, columns = k.B * k.T, 3 * k.NH * k.HS
-        parts = np.zeros((N // k.PART, columns))
-        parts[:: ROWS // k.PART] = dqkv[: N * columns].reshape(-1, ROWS, columns).sum(axis=1)
-        write_partials(k, sums, parts)
+        write_partials(k, sums, dqkv[: N * columns].reshape(-1, k.PART, columns).sum(axis=1))
