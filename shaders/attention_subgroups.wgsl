@@ -10,7 +10,7 @@
 // That takes no choices, because each member has the four rows in an order of its own: at place r lies row r ^ member.
 // What a member has at places 0 and 1, the one across, member ^ 2, has at places 2 and 3. In the same way the upper
 // four of eight members have the upper four of eight rows of a tile first: theirs are `near`, the others `far`.
-// backward_query takes four rows of a tile at a time, of which it keeps k for dq, and a member makes two weights.
+// For dq, a team takes four rows of a tile at a time, of which it keeps k, and a member makes two weights.
 //
 // Reads and writes four channels at a time, so HS must be a multiple of 4; of more than 64, a member would have more
 // vectors than a GPU has registers.

@@ -13,6 +13,7 @@ TILE = 32  # rows that it reads at a time in attention_subgroups
 
 def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """softmax(mask(q kᵀ / sqrt(HS))) v for each head; qkv (B·T, 3C) → (B·T, C), with `shape` = (B, T, NH).
+    Its backward part makes the gradient of the bias that was added to qkv, too, if there was one.
 
     Raises DeviceError for a context that only the kernels for head sizes of multiples of 4 can take.
     """
