@@ -98,7 +98,7 @@ def test_every_question_of_a_step_is_answered(native: Device) -> None:
 
 
 def test_what_a_variant_makes_beside_its_op_is_what_others_make(native: Device) -> None:
-    """Attention by subgroups sums up its gradients as column_sum does, where the context is in whole blocks."""
+    """Attention by subgroups sums up its gradients as column_sum does, for a context of whole blocks."""
     tuning = replace(native.info.tuning, software=False)
     questions = tune.questions(replace(MODEL, context=64), TRAIN, tuning)
     (attention,) = (one for one in questions if one.question.op == "attention")
