@@ -220,22 +220,25 @@ class NativeExecutable:
         self._programs: dict[str, list[Ready]] = {}
 
     async def compile(self, programs: Iterable[str], on_event: Reader | None = None) -> None:
-        missing = {name: self.plan.programs[name] for name in programs if name not in self._programs}
-        self._compile([d for program in missing.values() for d in program.dispatches], on_event)
-        for name, program in missing.items():
+        missing = {
+            name: [(_kernel(dispatch), dispatch) for dispatch in self.plan.programs[name].dispatches]
+            for name in programs
+            if name not in self._programs
+        }
+        self._compile(dict(pair for pairs in missing.values() for pair in pairs), on_event)
+        for name, pairs in missing.items():
             ready: list[Ready] = []
-            for dispatch in program.dispatches:
-                pipeline = self._pipelines[_kernel(dispatch)]
+            for kernel, dispatch in pairs:
+                pipeline = self._pipelines[kernel]
                 group = self._group(dispatch, pipeline)
                 ready.append((pipeline._internal, group._internal, dispatch.grid))
             self._programs[name] = ready
 
-    def _compile(self, dispatches: list[Dispatch], on_event: Reader | None) -> None:
+    def _compile(self, dispatches: dict[Kernel, Dispatch], on_event: Reader | None) -> None:
         """The kernels that are not compiled yet, several at once: a driver may take half a second for one.
         With Dawn one by one, which wants only one thread at a time to have its device.
         """
-        found = {_kernel(dispatch): dispatch for dispatch in dispatches}
-        wanted = {kernel: one for kernel, one in found.items() if kernel not in self._pipelines}
+        wanted = {kernel: one for kernel, one in dispatches.items() if kernel not in self._pipelines}
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
             made = (map if self.device.dawn else pool.map)(self._pipeline, wanted.values())

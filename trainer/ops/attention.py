@@ -57,25 +57,25 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
         def backward_qkv(plan: Plan, choice: Choice) -> None:
             columns, blocks, _ = workgroups = grid(choice.variant, shape, units)
             read = {"qkv": qkv, "kept": lse, "dout": dout}
-            sum_rows = False
-            if choice.variant == "attention_subgroups":
-                part = column_sum.parts(B * T)[1]
-                sum_rows = of_bias is not None and T % ROWS == ROWS % part == 0
+            fused = choice.variant == "attention_subgroups"
+            part = column_sum.parts(B * T)[1]
+            summed = of_bias if fused and T % ROWS == ROWS % part == 0 else None
+            if fused:
                 plan.dispatch(
                     "attention.backward",
                     variant=choice.variant,
                     grid=(columns, 2 * blocks, 1),
                     constants={
                         **shared,
-                        "SUM_ROWS": sum_rows,
+                        "SUM_ROWS": summed is not None,
                         "PART": part,
-                        **(of_bias.constants if of_bias else {"STRIDE": 0, "WIDTH": 0}),
+                        **(summed.constants if summed else {"STRIDE": 0, "WIDTH": 0}),
                     },
                     **read,
                     result=out,
                     delta=plan.activation("attention.delta", (blocks, columns, TILE)),
                     dqkv=dqkv,
-                    sums=of_bias.sums if of_bias and sum_rows else None,
+                    sums=summed and summed.sums,
                 )
             else:
                 constants = {**shared, **own_constants(choice.variant, units)}
@@ -93,7 +93,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
                         dqkv=dqkv,
                         **bindings,
                     )
-            if of_bias and not sum_rows:
+            if of_bias and not summed:
                 column_sum.partial(plan, dqkv, of_bias)
 
         plan.ask(question, backward_qkv)

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from trainer.devices.twins.column_sum import write_partials
-
-ROWS, TILE = 64, 32  # of a block and of a tile, in `backward`
+from trainer.ops.attention import ROWS, TILE
 
 
 def _heads(k: SimpleNamespace, flat: np.ndarray, parts: int) -> np.ndarray:
