@@ -47,7 +47,7 @@ async function clockTimes(replay, dispatches, repeats) {
   encoder.copyBufferToBuffer(resolved, 0, staging, 0, 8 * count);
   device.queue.submit([encoder.finish()]);
   try {
-    await replay.gpu.settled(staging.mapAsync(GPUMapMode.READ));
+    await replay.gpu.done(staging.mapAsync(GPUMapMode.READ));
     const nanoseconds = new BigInt64Array(staging.getMappedRange());
     return dispatches.map((_, i) => Number(nanoseconds[2 * i + 1] - nanoseconds[2 * i]) / 1e9 / repeats);
   } finally {

@@ -15,6 +15,7 @@ const WRITE_CHUNK = 16 << 20; // bytes of one queue.writeBuffer
 const HALF = "shader-f16"; // the feature that mixed precision takes
 const SUBGROUPS = "subgroups"; // what some kernels take; Python tries whether they are as those want them
 const WANTED = [HALF, SUBGROUPS, CLOCK]; // what a GPU is asked for, where it has it
+const POKE_MS = 4; // between two looks at a waiting GPU, where the browser itself looks too seldom
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|software|basic render|\bwarp\b/i;
 
 /** What was wrong and what to do about it. Python makes one of the trainer's errors of it. */
@@ -57,9 +58,10 @@ export async function openGpu(onProblem = console.error) {
 function describe(adapter, device) {
   const info = adapter.info;
   const parts = [info.vendor, info.architecture].filter(Boolean);
-  const name = info.description || info.device || parts.join(" ") || "unnamed GPU";
+  const told = info.description || info.device || parts.join(" "); // Firefox tells nothing
   const fallback = info.isFallbackAdapter ?? adapter.isFallbackAdapter ?? false;
-  const software = fallback || SOFTWARE.test([name, ...parts].join(" "));
+  const software = fallback || SOFTWARE.test([told, ...parts].join(" "));
+  const name = told || (software ? "software renderer" : "unnamed GPU");
   const limits = {};
   for (const limit in device.limits) {
     limits[limit.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)] = device.limits[limit];
@@ -91,6 +93,7 @@ export class Gpu {
     this.latest = [];
     /** @type {Kernel[]} what stays compiled though no open plan uses it: the last run's */
     this.kept = [];
+    this.poked = navigator.userAgent.includes("Firefox/"); // see `done`
     /** @type {Set<Replay>} the open plans */
     this.replays = new Set();
     /** @type {GpuError | null} why nothing works any more */
@@ -129,6 +132,19 @@ export class Gpu {
       await Promise.race([this.lost, new Promise((resolve) => setTimeout(resolve, 100))]);
       this.check();
       throw error;
+    }
+  }
+
+  /**
+   * `settled`, for what comes once the GPU has done its work. Firefox looks whether it has ten times a second, and
+   * when something is submitted (https://bugzilla.mozilla.org/show_bug.cgi?id=1870699): so something is, an empty list.
+   */
+  async done(promise) {
+    const poke = this.poked && setInterval(() => this.device.queue.submit([]), POKE_MS);
+    try {
+      return await this.settled(promise);
+    } finally {
+      clearInterval(poke);
     }
   }
 
@@ -346,7 +362,7 @@ export class Replay {
     const encoder = device.createCommandEncoder();
     encoder.copyBufferToBuffer(this.buffers[buffer], offset, staging, 0, size);
     device.queue.submit([encoder.finish()]);
-    await this.gpu.settled(staging.mapAsync(GPUMapMode.READ, 0, size));
+    await this.gpu.done(staging.mapAsync(GPUMapMode.READ, 0, size));
     const view = data.getBuffer("u8"); // not before: Python's memory moves when it grows
     view.data.set(new Uint8Array(staging.getMappedRange(0, size)));
     view.release();
@@ -357,7 +373,7 @@ export class Replay {
   /** Waits until all submitted work is done. */
   async finish() {
     this.gpu.check();
-    await this.gpu.settled(this.gpu.device.queue.onSubmittedWorkDone());
+    await this.gpu.done(this.gpu.device.queue.onSubmittedWorkDone());
   }
 
   /** Gives the memory back. */

@@ -17,10 +17,11 @@ ROOT = Path(__file__).parent.parent
 STAND_IN = """
 const { Gpu, openGpu } = await import("./demo/gpu.js");
 globalThis.GPUBufferUsage = { STORAGE: 1, COPY_SRC: 2, COPY_DST: 4 };
+const [features, userAgent] = JSON.parse(process.argv[1]);
 const asked = [], compiled = [];
 const adapter = {
   info: { vendor: "apple", architecture: "m1" },
-  features: new Set(JSON.parse(process.argv[1])),
+  features: new Set(features),
   async requestDevice(wanted) {
     asked.push(wanted);
     return {
@@ -37,7 +38,8 @@ const adapter = {
     };
   },
 };
-Object.defineProperty(globalThis, "navigator", { value: { gpu: { requestAdapter: async () => adapter } } });
+const gpus = { requestAdapter: async () => adapter };
+Object.defineProperty(globalThis, "navigator", { value: { gpu: gpus, userAgent } });
 const gpu = await openGpu();
 const kernel = (code) => ({ kernel: code, entry: "main", code });
 async function plan(...codes) {
@@ -48,10 +50,10 @@ async function plan(...codes) {
 """
 
 
-def run(script: str, features: list[str]) -> Any:
+def run(script: str, features: list[str], browser: str = "Chrome/153.0") -> Any:
     """What `script` leaves in `result`."""
     code = f"{STAND_IN}\nlet result;\n{script}\nconsole.log(JSON.stringify(result));"
-    command = ["node", "--input-type=module", "-e", code, json.dumps(features)]
+    command = ["node", "--input-type=module", "-e", code, json.dumps([features, browser])]
     return json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
 
@@ -88,3 +90,37 @@ def test_kernels_of_open_plans_and_of_the_last_run_stay_compiled() -> None:
     result = compiled;
     """
     assert run(script, []) == ["a", "b", "c", "d", "a", "c", "d"]
+
+
+@pytest.mark.parametrize("browser", ["Chrome/153.0", "Firefox/153.0"])
+def test_firefox_is_asked_often_whether_the_gpu_has_done_its_work(browser: str) -> None:
+    script = """
+    const submitted = [], told = [];
+    gpu.device.queue = {
+      submit: (list) => { submitted.push(list); if (submitted.length === 3) told.forEach((tell) => tell()); },
+      onSubmittedWorkDone: () => new Promise((tell) => told.push(tell)),
+    };
+    const replay = await plan("a");
+    await Promise.race([replay.finish(), new Promise((resolve) => setTimeout(resolve, 500))]);
+    const during = submitted.length;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    result = [submitted, during, submitted.length];
+    """
+    submitted, during, after = run(script, [], browser)
+    assert during == after  # nobody is asked any more once all is done
+    assert submitted == ([[], [], []] if "Firefox" in browser else [])
+
+
+@pytest.mark.parametrize(
+    ("info", "name", "software"),
+    [
+        ({"vendor": "apple", "architecture": "m1"}, "apple m1", False),
+        ({"vendor": "", "architecture": "", "description": ""}, "unnamed GPU", False),
+        ({"vendor": "", "description": "", "isFallbackAdapter": True}, "software renderer", True),
+        ({"vendor": "google", "architecture": "swiftshader"}, "google swiftshader", True),
+    ],
+)
+def test_the_name_of_a_gpu(info: dict[str, Any], name: str, software: bool) -> None:
+    script = f"adapter.info = {json.dumps(info)};\nresult = JSON.parse((await openGpu()).describe());"
+    described = run(script, [])
+    assert (described["name"], described["software"]) == (name, software)
