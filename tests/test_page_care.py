@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from page_site import TALE, TINY, demo, fill, state, trained, use_text, vocabulary
 from playwright.sync_api import Browser, Page, expect
-from ui_page import AXE, NASTY, head, press, serious
+from ui_page import AXE, NASTY, head, press, serious, title
 
 pytest_plugins = ("browser", "built_site")
 
@@ -58,6 +58,7 @@ def test_markup_stays_text_and_axe_finds_nothing_serious(chromium: Browser, base
         check_all(page)
 
         page.reload()
+        expect(title(page)).to_have_text("Training on the processor, not a GPU")  # nothing to continue
         page.locator('[data-do="runs"]').click()
         kept.get_by_role("button", name="Open").click()
         expect(page.locator('.run [data-t="note"]')).to_have_text(f"Saved in this browser as “{NASTY}”.")

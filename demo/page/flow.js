@@ -43,7 +43,7 @@ export class Flow {
       mark(state, "train", "working");
       for (const name of ["infer", "eval"]) mark(state, name, state.mode === "recorded" ? "unavailable" : "ready");
     }
-    if (event.event === "saved") this.kept.remember(event.step);
+    if (event.event === "saved") this.kept.remember(state.run.reason ? null : event.step); // the last save comes after the end
     if (event.event === "run_ended") this.ended(event);
     this.draw(FREQUENT.has(event.event));
   }
