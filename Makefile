@@ -7,7 +7,7 @@ RUN := $(VENV)/$(BIN)
 NANO := runs/nano
 PORT := 8000
 
-.PHONY: help serve site nano screenshot bench-page bench-peers test check format oracles clean
+.PHONY: help serve site nano screenshot bench-page bench-peers test check format firefox oracles clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -63,6 +63,9 @@ check: $(VENV)/ready ## ruff, formatting and types
 format: $(VENV)/ready ## let ruff mend and format the code
 	$(RUN)/ruff check --fix trainer demo tests
 	$(RUN)/ruff format trainer demo tests
+
+firefox: $(VENV)/ready node_modules/ready ## train in the Firefox that is installed here
+	$(RUN)/python -m pytest tests/with_firefox.py
 
 oracles: $(ORACLES)/ready ## regenerate tests/fixtures with PyTorch, and check what needs it or transformers
 	$(ORACLES)/$(BIN)/python -m tests.make_oracles

@@ -75,13 +75,16 @@ class StaticFiles(SimpleHTTPRequestHandler):
 
 @contextmanager
 def serve(
-    folder: Path, prefix: str = "/tabula/site/", folders: Mapping[str, Path] | None = None
+    folder: Path,
+    prefix: str = "/tabula/site/",
+    folders: Mapping[str, Path] | None = None,
+    handler: type[StaticFiles] = StaticFiles,
 ) -> Iterator[str]:
     """Serves `folder` under `prefix` of a free port of 127.0.0.1; the address ends with a slash."""
     assert prefix.startswith("/")
     assert prefix.endswith("/")
-    handler = partial(StaticFiles, root=str(folder), prefix=prefix, folders=folders or {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    handles = partial(handler, root=str(folder), prefix=prefix, folders=folders or {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handles)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
