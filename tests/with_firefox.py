@@ -107,3 +107,9 @@ def test_it_measures_and_evaluates(report: dict[str, Any]) -> None:
     assert report["gflops"] > 0.1
     assert report["evaluated"]["blimp"]["pairs"] == 40
     assert 0 < report["evaluated"]["text"]["bits_per_byte"] < 8
+
+
+def test_mixed_precision_trains_as_f32_does(report: dict[str, Any]) -> None:
+    mixed = curve(report["mixed"])
+    assert mixed != curve(report["whole"])
+    assert mixed == pytest.approx(curve(report["whole"]), rel=1e-2)

@@ -125,7 +125,7 @@ export function mountSheets(demo) {
 
   function update(state) {
     facts(`${JSON.stringify(state.device)} ${state.peak} ${kernels(state)}`, state);
-    parts.put("device-note", state.mode === "recorded" ? "No GPU can be used here. Chrome or Edge 113, Safari 26 and newer have WebGPU; on Linux it may need to be switched on." : "Measured by multiplying matrices for about 0.3 s, and by trying the kernels on the shapes of the settings.");
+    parts.put("device-note", state.mode === "recorded" ? "No GPU can be used here. Chrome or Edge 113, Safari 26, Firefox 145 and newer have WebGPU; on Linux it may need to be switched on." : "Measured by multiplying matrices for up to 0.4 s, and by trying the kernels on the shapes of the settings.");
     const measure = sheet("device").querySelector('[data-do="measure"]');
     measure.textContent = state.peak ? "Measure again" : "Measure";
     measure.disabled = state.mode === "recorded" || state.phase === "working" || state.tuning !== null;

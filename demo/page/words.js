@@ -165,7 +165,7 @@ function recordedBar(state) {
   const where = run.begun ? `Shown: a run recorded on ${from}. ` : "";
   const [title, note] = state.problem === "adapter"
     ? ["The browser found no usable GPU", "It may be blocked, or its driver too old. A recorded run plays."]
-    : ["No WebGPU in this browser", `${where}Chrome or Edge 113, Safari 26 and newer can train.`];
+    : ["No WebGPU in this browser", `${where}Chrome or Edge 113, Safari 26, Firefox 145 and newer can train.`];
   const control = playing ? action("Pause", "pause") : action(state.phase === "done" ? "Play again" : "Play", "resume");
   const controls = state.phase === "idle" ? [] : [control]; // before the recording has come
   const first = state.problem === "adapter" ? [action("Try again", "again")] : controls;

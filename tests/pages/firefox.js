@@ -17,14 +17,20 @@ async function written() {
   return heard("token").map(({ text }) => text).join("");
 }
 
+/** The losses of a whole run. */
+async function trained(train) {
+  forget();
+  await send("train", { model, train });
+  await until(() => heard("run_ended").length);
+  return losses();
+}
+
 async function firstVisit() {
   const { device } = await window.boot();
   await send("load", { sources: [source] });
   await send("train_tokenizer", { vocab });
   await send("tokenize");
-  await send("train", { model, train });
-  await until(() => heard("run_ended").length);
-  const whole = losses();
+  const whole = await trained(train);
   forget();
   const { run } = await send("train", { model, train });
   const { step } = await window.pauseAt(4);
@@ -39,7 +45,14 @@ async function secondVisit(first) {
   const again = await written();
   await send("train", { train: {}, run: first.run });
   await until(() => heard("run_ended").length);
-  return { ...first, again, resumed: losses(), ...(await send("measure")), evaluated: await send("evaluate") };
+  const resumed = losses();
+  const evaluated = await send("evaluate");
+  const { gflops } = await send("measure");
+  await send("load", { sources: [source] });
+  await send("train_tokenizer", { vocab });
+  await send("tokenize");
+  const mixed = await trained({ ...train, precision: "mixed" });
+  return { ...first, again, resumed, evaluated, gflops, mixed };
 }
 
 async function visit() {
