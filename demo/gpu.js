@@ -8,15 +8,14 @@
 //
 // When the device is lost, `gpu.lost` resolves and every later call throws a GpuError of the kind "lost".
 
+import { describe, HALF } from "./adapter.js";
 import { CLOCK, times } from "./clock.js";
 
 const STAGING_KEPT = 1 << 20; // bytes; larger staging buffers are given back after use
 const WRITE_CHUNK = 16 << 20; // bytes of one queue.writeBuffer
-const HALF = "shader-f16"; // the feature that mixed precision takes
 const SUBGROUPS = "subgroups"; // what some kernels take; Python tries whether they are as those want them
 const WANTED = [HALF, SUBGROUPS, CLOCK]; // what a GPU is asked for, where it has it
 const POKE_MS = 4; // between two looks at a waiting GPU, where the browser itself looks too seldom
-const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|software|basic render|\bwarp\b/i;
 
 /** What was wrong and what to do about it. Python makes one of the trainer's errors of it. */
 export class GpuError extends Error {
@@ -54,25 +53,14 @@ export async function openGpu(onProblem = console.error) {
   throw new GpuError("none", problem, "update the graphics driver, or turn on hardware acceleration");
 }
 
-/** @param {GPUAdapter} adapter @param {GPUDevice} device */
-function describe(adapter, device) {
-  const info = adapter.info;
-  const parts = [info.vendor, info.architecture].filter(Boolean);
-  const told = info.description || info.device || parts.join(" "); // Firefox tells nothing
-  const fallback = info.isFallbackAdapter ?? adapter.isFallbackAdapter ?? false;
-  const software = fallback || SOFTWARE.test([told, ...parts].join(" "));
-  const name = told || (software ? "software renderer" : "unnamed GPU");
+/** An adapter and what its device has, as the trainer's DeviceInfo. @param {GPUAdapter} adapter @param {GPUDevice} device */
+function opened(adapter, device) {
   const limits = {};
   for (const limit in device.limits) {
     limits[limit.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)] = device.limits[limit];
   }
   return {
-    name,
-    backend: "WebGPU",
-    kind: software ? "CPU" : "GPU",
-    software,
-    driver: parts.join(" "),
-    features: [...adapter.features].sort(),
+    ...describe(adapter),
     enabled: [HALF, SUBGROUPS].filter((name) => device.features.has(name)),
     limits,
     clock: device.features.has(CLOCK),
@@ -86,7 +74,7 @@ export class Gpu {
   /** @param {GPUAdapter} adapter @param {GPUDevice} device @param {(message: string) => void} onProblem */
   constructor(adapter, device, onProblem) {
     this.device = device;
-    this.info = describe(adapter, device);
+    this.info = opened(adapter, device);
     /** @type {Map<string, Promise<GPUComputePipeline>>} what was compiled, by its code */
     this.compiled = new Map();
     /** @type {Kernel[]} what was asked for last */

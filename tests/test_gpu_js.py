@@ -118,6 +118,11 @@ def test_firefox_is_asked_often_whether_the_gpu_has_done_its_work(browser: str) 
         ({"vendor": "", "architecture": "", "description": ""}, "unnamed GPU", False),
         ({"vendor": "", "description": "", "isFallbackAdapter": True}, "software renderer", True),
         ({"vendor": "google", "architecture": "swiftshader"}, "google swiftshader", True),
+        (
+            {"vendor": "microsoft", "description": "Microsoft Basic Render Driver"},
+            "Microsoft Basic Render Driver",
+            True,
+        ),
     ],
 )
 def test_the_name_of_a_gpu(info: dict[str, Any], name: str, software: bool) -> None:

@@ -40,7 +40,8 @@ def ui_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shutil.copytree(ROOT / "demo" / "page", folder / "bundle" / "page")
     index = json.dumps(recordings.index(recordings.all_runs()))
     (folder / "bundle" / recordings.INDEX).write_text(index, encoding="utf-8")
-    shutil.copy(ROOT / "demo" / "protocol.js", folder / "bundle")
+    for name in ("adapter.js", "protocol.js"):
+        shutil.copy(ROOT / "demo" / name, folder / "bundle")
     vendor = folder / "bundle" / "page" / "vendor"
     vendor.mkdir()
     shutil.copy(ROOT / "node_modules" / "uplot" / "dist" / "uPlot.esm.js", vendor / "uplot.js")

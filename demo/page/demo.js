@@ -1,5 +1,6 @@
 // <tabula-demo>: everything starts when it enters the page and ends when it leaves, so that the site's instant
 // navigation needs no care. The markup is demo.html; the worker starts with Start, or with what else needs it.
+import { describe } from "../adapter.js";
 import { mountA11y } from "./a11y.js";
 import { Client } from "./client.js";
 import { keep, Parts } from "./dom.js";
@@ -189,7 +190,7 @@ export class Demo extends HTMLElement {
     const adapter = await gpu?.requestAdapter().catch(() => null);
     if (!this.views) return;
     if (adapter) {
-      state.device ??= describe(adapter);
+      state.device ??= describe(adapter); // till the worker tells more
       const linked = state.train.precision === "mixed"; // by a link that another device made
       if (linked && !half(state.device)) this.flow.settings.set({ precision: "f32" });
       if (state.device.software && !this.linked) this.flow.settings.choose("nano");
@@ -270,15 +271,6 @@ function recording({ events, report }) {
   for (const event of events) reduce(state, event);
   state.run.unigram = unigramLoss(report);
   return state.run;
-}
-
-/** An adapter as the trainer's DeviceInfo has it; the worker's own answer replaces it. */
-function describe({ info = {}, features = new Set() }) {
-  const { vendor = "", architecture = "", description = "", isFallbackAdapter = false } = info;
-  const software = isFallbackAdapter || architecture === "swiftshader";
-  const name = description || [vendor, architecture].filter(Boolean).join(" ") || "A GPU";
-  const enabled = [...features].filter((feature) => feature === "shader-f16");
-  return { name, backend: "WebGPU", kind: software ? "CPU" : "GPU", software, enabled };
 }
 
 if (!customElements.get("tabula-demo")) customElements.define("tabula-demo", Demo);

@@ -1,6 +1,8 @@
 // The presets and the rules of the settings, as trainer/config.py has them (a test compares), so that the form
 // answers before Python is there. What a run really costs comes from the worker's `estimate`.
 
+import { HALF } from "../adapter.js";
+
 const model = (layers, width, heads, context, vocab) => ({ layers, width, heads, context, vocab });
 const train = (steps, batch, accumulate, learning_rate, warmup) =>
   ({ steps, batch, accumulate, learning_rate, warmup, precision: "f32", seed: 1337 });
@@ -20,7 +22,7 @@ export const FURTHER = { steps: 300, batch: 16, accumulate: 1, learning_rate: 3e
 export const MODEL_FIELDS = ["layers", "width", "heads", "context", "vocab"];
 export const PRECISIONS = ["f32", "mixed"];
 /** Whether a device can train in mixed precision. */
-export const half = (device) => Boolean(device?.enabled?.includes("shader-f16"));
+export const half = (device) => Boolean(device?.features?.includes(HALF));
 export const SAMPLE_PROMPT = "Once upon a time";
 const NAMES = {
   layers: "Layers", width: "Width", heads: "Heads", context: "Context", vocab: "Vocabulary",
