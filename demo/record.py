@@ -23,6 +23,7 @@ from typing import Any
 from trainer import storage
 from trainer.cli.run_folder import LOG
 from trainer.errors import CheckpointError, TrainerError
+from trainer.events import json_lines
 from trainer.provenance import commit, machine
 
 MOST_STEPS = 600
@@ -74,7 +75,7 @@ def read_log(run: Path) -> list[Event]:
     """The events of a run's log.jsonl. Raises CheckpointError where there is none, or one that is damaged."""
     path = run / LOG
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = json_lines(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read ({error.strerror})", "give the --out of a run"

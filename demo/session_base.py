@@ -72,6 +72,7 @@ class SessionBase:
         self._opening = asyncio.Lock()
         self._tuning: asyncio.Task[Any] | None = None
         self._job: asyncio.Task[Any] | None = None
+        self._beginning: asyncio.Task[Any] | None = None  # of a run, up to its first step
         self._writing: asyncio.Task[Any] | None = None
         self._stop_writing = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -109,7 +110,7 @@ class SessionBase:
         return await task
 
     async def _end_job(self) -> None:
-        if self._job and not self._job.done():
+        while self._job and not self._job.done():
             self._job.cancel()
             await asyncio.wait([self._job])
 
@@ -121,7 +122,7 @@ class SessionBase:
             await asyncio.wait(self._tasks)
 
     async def do_stop_generating(self) -> Message:
-        self._stop_writing.set()
-        if self._writing and not self._writing.done():
+        while self._writing and not self._writing.done():
+            self._stop_writing.set()
             await asyncio.wait([self._writing])
         return {}

@@ -110,6 +110,23 @@ class TrainingCommands(TextCommands):
         run: str | None,
         base: str | None,
     ) -> Message:
+        """Begin or continue a run; `do_stop` may come while its kernels are still compiled."""
+        await self._end_beginning()
+        self._beginning = self._start(self._train(model, train, run, base))
+        return await self._beginning
+
+    async def _end_beginning(self) -> None:
+        while self._beginning and not self._beginning.done():
+            self._beginning.cancel()
+            await asyncio.wait([self._beginning])
+
+    async def _train(
+        self,
+        model: Mapping[str, Any] | None,
+        train: Mapping[str, Any] | None,
+        run: str | None,
+        base: str | None,
+    ) -> Message:
         if self.training and self.training.active:
             if self.training.run == run and not train:
                 self.training.resume()
@@ -260,6 +277,8 @@ class TrainingCommands(TextCommands):
                 await run.save(self.store)
             except DeviceLost as error:
                 await self._lost(self._device, error)
+            except Exception:
+                self.post(trouble.event(trouble.crash(run.saved, traceback.format_exc())))
 
     async def do_pause(self) -> Message:
         run = self.training
@@ -276,6 +295,7 @@ class TrainingCommands(TextCommands):
         return {"step": self.training.step if self.training else None}
 
     async def do_stop(self) -> Message:
+        await self._end_beginning()
         await self._end_job()
         await self._stop()
         return {"step": self.training.step if self.training else None}

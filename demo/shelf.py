@@ -17,6 +17,7 @@ from demo.writing import Model
 from trainer import checkpoint
 from trainer.config import to_dict
 from trainer.errors import StorageError
+from trainer.events import json_lines
 
 
 class Shelf:
@@ -117,7 +118,7 @@ class Shelf:
 
 
 def lines(log: bytes) -> list[str]:
-    return log.decode(errors="replace").splitlines()
+    return json_lines(log.decode(errors="replace"))
 
 
 def last(log: bytes, name: str, kind: str = "") -> Any:

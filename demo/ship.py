@@ -26,6 +26,7 @@ from trainer import checkpoint, storage
 from trainer.cli.run_folder import LOG
 from trainer.config import to_dict
 from trainer.errors import CheckpointError, ConfigError, TrainerError
+from trainer.events import json_lines
 from trainer.provenance import commit, machine
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "checkpoints"
@@ -69,7 +70,7 @@ def entry(
     loaded = checkpoint.from_files(files, Path(name))
     if loaded.tokenizer is None:
         raise CheckpointError(f"{name} has no {checkpoint.TOKENIZER}", "export it with its tokenizer")
-    log = [json.loads(line) for line in files[LOG].decode().splitlines()]
+    log = [json.loads(line) for line in json_lines(files[LOG].decode())]
     start, end = log[0], log[-1]
     reports = [json.loads(body) for file, body in sorted(files.items()) if file.startswith("report")]
     trained = {"model": start["model"], "step": end["step"]}
@@ -133,7 +134,7 @@ def read_run(run: Path, machine: str, commit: str | None) -> dict[str, bytes]:
 def read_samples(run: Path) -> list[dict[str, str]]:
     """{prompt, text} of each line of samples.jsonl. Raises CheckpointError."""
     try:
-        lines = (run / SAMPLES).read_text(encoding="utf-8").splitlines()
+        lines = json_lines((run / SAMPLES).read_text(encoding="utf-8"))
         return [{"prompt": line["prompt"], "text": line["text"]} for line in map(json.loads, lines)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

@@ -4,6 +4,8 @@ runs/<run>/run.json        the pointer: which save counts, and what the list of 
 runs/<run>/3/...           that save: the files of trainer.checkpoint, and the run's log.jsonl
 runs/<run>/data/...        the text and the tokens, which never change
 runs/<run>/report.json     the last evaluation
+runs/<run>/title.txt       what the reader called it: apart from the pointer, so that a save and a new name at
+                           once, in two tabs perhaps, cannot undo one another
 
 A save writes a new folder, then flips the pointer, then removes the folder before. The pointer is one file,
 and `Files.write` replaces a file as a whole: a crash leaves the save before, and at most a leftover.
@@ -11,10 +13,10 @@ and `Files.write` replaces a file as a whole: a crash leaves the save before, an
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 from trainer.errors import CheckpointError, StorageError
@@ -23,6 +25,7 @@ ROOT = "runs"
 POINTER = "run.json"
 DATA = "data"
 REPORT = "report.json"
+TITLE = "title.txt"
 
 Chunks = Iterable[bytes | bytearray | memoryview]
 T = TypeVar("T")
@@ -77,22 +80,26 @@ class RunStore:
         """What is known of each run, the newest first."""
         found = []
         for run in await self.files.names(ROOT):
-            info = await self._pointer(run)
+            info = await self.info(run)
             if info:
-                found.append(_shown(run, info))
+                found.append(info)
         return sorted(found, key=lambda info: info["date"], reverse=True)
 
     async def info(self, run: str) -> dict[str, Any] | None:
         """What is known of a run, or None if it was never saved."""
         info = await self._pointer(run)
-        return _shown(run, info) if info else None
+        if info is None:
+            return None
+        given = await self.attached(run, TITLE)
+        title = {"title": given.decode()} if given else {}
+        return {"run": run, **{name: value for name, value in info.items() if name != "folder"}, **title}
 
     async def save(
         self, run: str, info: Mapping[str, Any], files: Mapping[str, Chunks], data: Mapping[str, Chunks]
     ) -> None:
         """Keep `files` as the newest save of a run; `data` only with the first one.
 
-        A title that was given in the meantime stays. Raises Full before anything is written if there is no
+        A title that `rename` gave stays. Raises Full before anything is written if there is no
         room, StorageError if the browser refuses.
         """
         before = await self._pointer(run) or {}
@@ -109,8 +116,7 @@ class RunStore:
             for place, group in ((DATA, first), (folder, new)):
                 for name, chunks in group.items():
                     await self.files.write(f"{ROOT}/{run}/{place}/{name}", chunks)
-            title = before.get("title", info["title"])
-            await self._point(run, {**info, "title": title, "bytes": size, "folder": folder})
+            await self._point(run, {**info, "bytes": size, "folder": folder})
         except StorageError:
             await self.files.remove(f"{ROOT}/{run}/{folder}")
             raise
@@ -139,7 +145,8 @@ class RunStore:
 
     async def rename(self, run: str, title: str) -> None:
         """Raises CheckpointError if there is no such run."""
-        await self._point(run, {**await self._known(run), "title": title})
+        await self._known(run)
+        await self.attach(run, TITLE, title.encode())
 
     async def delete(self, run: str) -> None:
         """First the pointer, so that what is left is never taken for a whole run."""
@@ -167,7 +174,7 @@ class RunStore:
         while True:
             folder = (await self._known(run))["folder"]
             found = None
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 found = await read(f"{ROOT}/{run}/{folder}")
             if (await self._known(run))["folder"] == folder:
                 return found
@@ -186,10 +193,6 @@ class RunStore:
 
 def _nbytes(files: Mapping[str, list[Any]]) -> int:
     return sum(memoryview(chunk).nbytes for chunks in files.values() for chunk in chunks)
-
-
-def _shown(run: str, info: Mapping[str, Any]) -> dict[str, Any]:
-    return {"run": run, **{name: value for name, value in info.items() if name != "folder"}}
 
 
 class MemoryFiles:
@@ -231,16 +234,18 @@ class BrowserFiles:
         self.store = store
 
     async def names(self, folder: str) -> list[str]:
-        return sorted((await self.store.names(folder)).to_py())
+        with _typed_errors(folder, "read"):
+            return sorted((await self.store.names(folder)).to_py())
 
     async def read(self, path: str) -> bytes:
-        body = await self.store.read(path)
+        with _typed_errors(path, "read"):
+            body = await self.store.read(path)
         if body is None:
             raise FileNotFoundError(path)
         return body.to_bytes()
 
     async def write(self, path: str, chunks: Chunks) -> None:
-        try:
+        with _typed_errors(path, "written"):
             writer = await self.store.create(path)
             try:
                 for chunk in chunks:
@@ -249,17 +254,26 @@ class BrowserFiles:
                 await writer.abort()
                 raise
             await writer.close()
-        except Exception as error:  # JavaScript's: QuotaExceededError, NoModificationAllowedError, ...
-            raise StorageError(
-                f"{path} cannot be written ({error})", "delete a run, or export this one"
-            ) from error
 
     async def remove(self, path: str) -> None:
-        await self.store.remove(path)
+        with _typed_errors(path, "removed"):
+            await self.store.remove(path)
 
     async def room(self) -> tuple[int, int]:
-        used, available = (await self.store.room()).to_py()
+        with _typed_errors("the storage", "measured"):
+            used, available = (await self.store.room()).to_py()
         return int(used), int(available)
+
+
+@contextmanager
+def _typed_errors(path: str, done: str) -> Iterator[None]:
+    """Makes a StorageError of JavaScript's: QuotaExceededError, NoModificationAllowedError, ..."""
+    try:
+        yield
+    except Exception as error:
+        raise StorageError(
+            f"{path} cannot be {done} ({error})", "delete a run, or export this one"
+        ) from error
 
 
 class Locks(Protocol):

@@ -126,6 +126,13 @@ EVENTS: dict[str, type[Event]] = {
 Reader = Callable[[Event], None]
 
 
+def json_lines(text: str) -> list[str]:
+    """The lines of a log, or of another file of JSON lines. `str.splitlines` splits at U+2028, too, which may
+    stand within JSON.
+    """
+    return [line for line in text.split("\n") if line]
+
+
 class Stream:
     """Hands each event to every reader, in the order in which they subscribed."""
 

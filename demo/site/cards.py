@@ -14,6 +14,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from trainer.events import json_lines
+
 ROOT = Path(__file__).resolve().parents[2]
 FONTS = ROOT / "docs" / "assets" / "fonts"
 RUN = ROOT / "demo" / "page" / "recorded" / "nano.jsonl"
@@ -68,7 +70,7 @@ def _curves(draw: ImageDraw.ImageDraw) -> None:
 
 @cache
 def _run() -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    events = [json.loads(line) for line in RUN.read_text(encoding="utf-8").splitlines()]
+    events = [json.loads(line) for line in json_lines(RUN.read_text(encoding="utf-8"))]
 
     def points(kind: str) -> list[tuple[int, float]]:
         return [(event["step"], event["loss"]) for event in events if event["event"] == kind]

@@ -17,6 +17,7 @@ from typing import Any
 
 from demo.site.quantities import number, quantity
 from trainer.errors import TrainerError
+from trainer.events import json_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "docs" / "data"
@@ -171,7 +172,7 @@ def _evaluation(path: Path) -> Record:
 
 def sample(step: int, run: str = "nano") -> tuple[str, str]:
     """What the recorded run wrote at a step: the prompt and its own text. Raises DataError."""
-    for line in (RECORDED / f"{run}.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in json_lines((RECORDED / f"{run}.jsonl").read_text(encoding="utf-8")):
         event = json.loads(line)
         if (event["event"], event["step"]) == ("sample", step):
             return event["prompt"], event["text"]

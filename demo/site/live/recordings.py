@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import PRESETS, ModelConfig
+from trainer.events import json_lines
 
 RECORDED = Path(__file__).resolve().parents[2] / "page" / "recorded"
 MODELS = Path(__file__).resolve().parents[3] / "docs" / "checkpoints"
@@ -127,4 +128,4 @@ def _size(run: Recording) -> tuple[int, str]:
 
 
 def _lines(path: Path) -> list[Event]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in json_lines(path.read_text(encoding="utf-8"))]
