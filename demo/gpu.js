@@ -257,7 +257,10 @@ export class Replay {
     this.gpu.check();
     const plan = JSON.parse(json);
     this.kernels.push(...plan.pipelines);
-    this.pipelines.push(...(await this.gpu.pipelines(plan.pipelines, progress)));
+    const open = () => this.gpu.replays.has(this); // or the run was stopped meanwhile
+    const made = await this.gpu.pipelines(plan.pipelines, (done, total) => open() && progress(done, total));
+    if (!open()) return;
+    this.pipelines.push(...made);
     for (const { pipeline, entries } of plan.groups) {
       this.groups.push(
         this.gpu.device.createBindGroup({

@@ -92,6 +92,19 @@ def test_kernels_of_open_plans_and_of_the_last_run_stay_compiled() -> None:
     assert run(script, []) == ["a", "b", "c", "d", "a", "c", "d"]
 
 
+def test_a_plan_that_is_closed_while_it_compiles_stays_closed() -> None:
+    script = """
+    const told = [];
+    const replay = await gpu.allocate("[4]");
+    const lacking = { pipelines: [kernel("a")], groups: [{ pipeline: 0, entries: [] }], programs: { p: [] } };
+    const compiling = replay.compile(JSON.stringify(lacking), (...progress) => told.push(progress));
+    replay.close();
+    await compiling;
+    result = [told, replay.groups.length, replay.programs.size, gpu.compiled.size];
+    """
+    assert run(script, []) == [[], 0, 0, 0]
+
+
 @pytest.mark.parametrize("browser", ["Chrome/153.0", "Firefox/153.0"])
 def test_firefox_is_asked_often_whether_the_gpu_has_done_its_work(browser: str) -> None:
     script = """

@@ -220,6 +220,21 @@ def test_tokenizer_and_tokens_are_those_of_the_trainer(native: Device) -> None:
     assert text.dataset.validation == expected.encode_documents(halves[1])
 
 
+def test_a_line_separator_in_what_was_written_does_not_break_the_log(native: Device) -> None:
+    async def reopen() -> list[str]:
+        page = Page(native)
+        await page.prepare()
+        run = await page.train(steps=3, sample_prompt="one\u2028two\x85three")
+        await page.until("saved", step=3)
+        await page.close()
+        again = Page(native, page.files)
+        opened = await again.send("open_run", run=run)
+        await again.close()
+        return [event["prompt"] for event in opened["events"] if event["event"] == "sample"]
+
+    assert asyncio.run(reopen()) == ["one\u2028two\x85three"]
+
+
 def test_runs_are_renamed_and_deleted(native: Device) -> None:
     async def tidy() -> None:
         page = Page(native)

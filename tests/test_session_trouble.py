@@ -108,6 +108,32 @@ def test_full_storage_is_told_once_and_training_goes_on(native: Device) -> None:
     assert told["note"].startswith("Training goes on. A save needs ")
 
 
+class Moody(MemoryFiles):
+    """Files whose first answer about room is an error that nobody foresaw."""
+
+    asked = 0
+
+    async def room(self) -> tuple[int, int]:
+        self.asked += 1
+        if self.asked == 1:
+            raise RuntimeError("not now")
+        return await super().room()
+
+
+def test_a_save_that_fails_is_told_and_the_next_one_is_made(native: Device) -> None:
+    async def fail() -> Page:
+        page = Page(native, Moody(), autosave=0.02)
+        await page.prepare()
+        await page.train(steps=400)
+        await page.until("saved")
+        await page.send("stop")
+        await page.close()
+        return page
+
+    (told,) = asyncio.run(fail()).heard("trouble")
+    assert "RuntimeError: not now" in told["note"] + told["details"]
+
+
 def test_loss_that_stops_being_a_number_stops_the_run(native: Device) -> None:
     async def diverge() -> Page:
         page = Page(native)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from demo import archive
-from demo.store import Chunks, Full, MemoryFiles, RunStore, now
+from demo.store import BrowserFiles, Chunks, Full, MemoryFiles, RunStore, now
 from trainer.errors import CheckpointError, StorageError
 
 INFO = {"title": "A run", "step": 1, "steps": 9, "loss": 2.5, "date": "2026-11-22T21:00:00Z"}
@@ -139,6 +139,60 @@ def test_title_stays_as_it_was_given_and_runs_are_sorted() -> None:
     runs = asyncio.run(tidy())
     assert [(info["run"], info["title"]) for info in runs] == [("newer", "A run"), ("r", "Mine")]
     assert runs[1]["bytes"] == 9
+
+
+class Slow(MemoryFiles):
+    """Files whose every operation lets others work, as the browser's do."""
+
+    async def read(self, path: str) -> bytes:
+        await asyncio.sleep(0)
+        return await super().read(path)
+
+    async def write(self, path: str, chunks: Chunks) -> None:
+        await asyncio.sleep(0)
+        await super().write(path, chunks)
+
+    async def remove(self, path: str) -> None:
+        await asyncio.sleep(0)
+        await super().remove(path)
+
+
+@pytest.mark.parametrize("turns", range(16))
+def test_a_name_that_is_given_while_a_save_is_made_undoes_nothing(turns: int) -> None:
+    async def meet() -> tuple[str, tuple[int, dict[str, bytes], dict[str, bytes]]]:
+        store = RunStore(Slow())
+        await save(store, 1)
+
+        async def rename() -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await store.rename("r", "Mine")
+
+        await asyncio.gather(save(store, 2), rename())
+        info = await store.info("r")
+        assert info
+        return info["title"], await content(store)
+
+    assert asyncio.run(meet()) == ("Mine", whole(2))
+
+
+class Refusing:
+    """The browser's store, when it does nothing that it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def refuse(*_: Any) -> None:
+            raise RuntimeError("InvalidStateError: the disk is gone")
+
+        return refuse
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [("names", ["runs"]), ("read", ["a"]), ("write", ["a", []]), ("remove", ["a"]), ("room", [])],
+)
+def test_the_browser_s_errors_are_typed(method: str, given: list[Any]) -> None:
+    with pytest.raises(StorageError, match="the disk is gone"):
+        asyncio.run(getattr(BrowserFiles(Refusing()), method)(*given))
 
 
 class Busy(MemoryFiles):
