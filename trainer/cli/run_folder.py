@@ -1,6 +1,7 @@
 """A training run's folder: its log and its checkpoints. Nothing of it is touched before training begins.
 
 run/log.jsonl      an event a line, with the `time` it happened at (seconds since 1970)
+run/train.lock     while a process trains
 run/latest         see checkpoint.py
 run/step-000300/
 """
@@ -21,6 +22,7 @@ from trainer.events import Event, Progress, to_json
 from trainer.snapshot import Snapshot
 
 LOG = "log.jsonl"
+LOCK = "train.lock"
 KEEP = 2  # checkpoints
 
 
@@ -52,8 +54,8 @@ def created(folder: Path) -> Iterator[None]:
 
     Raises StorageError.
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     with storage.storage_errors(folder):
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -64,6 +66,20 @@ def created(folder: Path) -> Iterator[None]:
             for path in missing:
                 path.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep every other process from training in `folder`. Raises ConfigError where one does, StorageError."""
+    with contextlib.ExitStack() as stack:
+        with storage.storage_errors(folder):
+            try:
+                stack.enter_context(storage.held(folder / LOCK))
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"{folder} is being trained by another process", "wait for it, or give another --out"
+                ) from error
+        yield
 
 
 def clear(folder: Path) -> None:

@@ -1,0 +1,74 @@
+"""A run's folder: one process at a time, and what a process that died or a damaged file leaves of it."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from pathlib import Path
+
+import pytest
+from cli_tools import STEPS, TINY, Cli, everything_in, start, wait_for
+
+from trainer import checkpoint, storage
+from trainer.cli import run_folder
+
+pytest_plugins = ("cli_fixtures",)
+
+# Two runs in one folder.
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"], ["--resume"]])
+def test_folder_of_a_run_under_way_is_refused(
+    flags: list[str], cli: Cli, story: Path, finished: Path, tmp_path: Path
+) -> None:
+    """Also before the first process has written anything, as while it makes its tokens."""
+    out = tmp_path / "run"
+    begin = ("train", "--sources", story, "--out", out, *TINY, *STEPS, *flags)
+    if flags == ["--resume"]:
+        shutil.copytree(finished, out)
+        begin = ("train", "--resume", out, "--device", "reference", "--steps", "12")
+    with run_folder.created(out), run_folder.held(out):
+        before = everything_in(out)
+        line = cli.refused(*begin)
+        assert everything_in(out) == before
+    assert line == f"{out} is being trained by another process: wait for it, or give another --out"
+    cli.done(*begin)  # which has let go
+    assert run_folder.LOCK not in everything_in(out)
+
+
+def test_second_run_is_refused_till_the_first_is_dead(cli: Cli, story: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = (*TINY, "--eval-every", "0", "--sample-every", "0", "--save-every", "50")
+    process = start("train", "--sources", story, "--out", out, *flags, "--steps", "1000000")
+    try:
+        wait_for(process, "step 50: saved")
+        again = cli.refused("train", "--sources", story, "--out", out, *flags, "--overwrite")
+        resumed = cli.refused("train", "--resume", out, "--device", "reference")
+    finally:
+        process.kill()
+        process.communicate()
+    assert "is being trained by another process" in again == resumed
+    step = checkpoint.load(out).step
+    assert step is not None
+    assert run_folder.LOCK in everything_in(out)  # left by kill -9, which frees it
+    cli.done("train", "--resume", out, "--device", "reference", "--steps", str(step + 1))
+    assert checkpoint.load(out).step == step + 1
+
+
+def test_a_lock_that_was_just_removed_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder removes it between another's opening it and locking it, and a third makes it anew."""
+    path = tmp_path / "lock"
+    real = fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        path.unlink()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(BlockingIOError), storage.held(path):
+        pass
+
+
+def test_name_that_is_too_long(cli: Cli, story: Path, tmp_path: Path) -> None:
+    line = cli.refused("train", "--sources", story, *TINY, "--out", tmp_path / ("x" * 300))
+    assert "(File name too long): choose a folder that can be written" in line
