@@ -72,3 +72,16 @@ def test_a_lock_that_was_just_removed_is_taken(tmp_path: Path, monkeypatch: pyte
 def test_name_that_is_too_long(cli: Cli, story: Path, tmp_path: Path) -> None:
     line = cli.refused("train", "--sources", story, *TINY, "--out", tmp_path / ("x" * 300))
     assert "(File name too long): choose a folder that can be written" in line
+
+
+def test_folder_whose_name_no_checkpoint_could_hold(cli: Cli, story: Path, tmp_path: Path) -> None:
+    """Where it is part of a relative source, which checkpoints keep as an absolute one."""
+    folder = tmp_path / "b\udcff"
+    folder.mkdir()
+    shutil.copy(story, folder / "story.txt")
+    (tmp_path / "link.txt").symlink_to(folder / "story.txt")
+    line = cli.refused(
+        "train", "--sources", tmp_path / "link.txt", *TINY, "--steps", "3", "--out", tmp_path / "run"
+    )
+    assert line.endswith("is not UTF-8: give text in UTF-8, or rename the file")
+    assert "run" not in everything_in(tmp_path)
