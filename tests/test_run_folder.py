@@ -69,6 +69,30 @@ def test_a_lock_that_was_just_removed_is_taken(tmp_path: Path, monkeypatch: pyte
         pass
 
 
+# What a process that died left.
+
+
+def test_run_that_saved_nothing_is_begun_anew(cli: Cli, story: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    shutil.copy(finished / "log.jsonl", out)
+    begin = ("train", "--sources", story, "--out", out, *TINY, *STEPS)
+    assert cli.refused(*begin) == f"{out} holds a run already: give --overwrite or another --out"
+    for command in (["train", "--resume", out], ["sample", out], ["train", "--from", out, "--out", "new"]):
+        line = cli.refused(*command)
+        assert line == f"the run in {out} saved no checkpoint: begin it anew with --overwrite"
+    cli.done(*begin, "--overwrite")
+
+
+def test_file_of_a_run_is_not_its_folder(cli: Cli, finished: Path) -> None:
+    path = finished / "step-000010" / "model.safetensors"
+    for command in (["train", "--resume", path], ["sample", path]):
+        assert cli.refused(*command) == f"{path} is a file: give the folder that holds it: {path.parent}"
+
+
+# Names.
+
+
 def test_name_that_is_too_long(cli: Cli, story: Path, tmp_path: Path) -> None:
     line = cli.refused("train", "--sources", story, *TINY, "--out", tmp_path / ("x" * 300))
     assert "(File name too long): choose a folder that can be written" in line

@@ -1,6 +1,7 @@
 """Checkpoints: folders in the ecosystem's own format, written as a set.
 
     run/latest                       the name of the newest checkpoint
+    run/log.jsonl                    the run's events (cli/run_folder.py)
     run/step-000300/config.json      what `transformers` needs: GPT2LMHeadModel
                     model.safetensors
                     tokenizer.json, tokenizer_config.json
@@ -40,6 +41,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 STATE = "trainer_state.json"
 OPTIMIZER = "optimizer.safetensors"
 LATEST = "latest"
+LOG = "log.jsonl"
 
 MOMENTS = ("m", "v")  # AdamW's running means of the gradient and of its square
 STEP = re.compile(r"[0-9]{1,15}")
@@ -148,7 +150,7 @@ def save(
 
 def load(path: str | Path, *, resume: bool = False) -> Checkpoint:
     """The checkpoint in the folder `path`, or the latest one of the run folder `path`. See `from_files`."""
-    folder = _checkpoint_folder(Path(path))
+    folder = find(Path(path))
     try:
         files = {
             file.name: storage.map_file(file)
@@ -160,6 +162,26 @@ def load(path: str | Path, *, resume: bool = False) -> Checkpoint:
             f"cannot read {error.filename or folder} ({error.strerror})", "check its permissions"
         ) from error
     return from_files(files, folder, resume=resume)
+
+
+def find(path: Path) -> Path:
+    """`path` itself, or the folder that its `latest` names. Raises CheckpointError."""
+    if not path.is_dir():
+        if path.exists():
+            raise CheckpointError(f"{path} is a file", f"give the folder that holds it: {path.parent}")
+        raise CheckpointError(f"there is no folder {path}", "give a run folder or a checkpoint's folder")
+    pointer = path / LATEST
+    if not pointer.is_file():
+        if (path / LOG).is_file() and not ((path / WEIGHTS).exists() or (path / WEIGHTS_INDEX).exists()):
+            raise CheckpointError(f"the run in {path} saved no checkpoint", "begin it anew with --overwrite")
+        return path
+    name = pointer.read_bytes().decode(errors="replace").strip()
+    if not FOLDER_NAME.fullmatch(name) or not (path / name).is_dir():
+        raise CheckpointError(
+            f"{pointer} names {name[:80]!r}, which is no checkpoint there",
+            f"give one of the folders in {path}",
+        )
+    return path / name
 
 
 def _moments(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -293,22 +315,6 @@ def _read_optimizer(
         )
     _check_tensors(tensors, _moments(model), where, dtypes=("F32",))
     return tensors
-
-
-def _checkpoint_folder(path: Path) -> Path:
-    """`path` itself, or the folder that its `latest` names."""
-    if not path.is_dir():
-        raise CheckpointError(f"there is no folder {path}", "give a run folder or a checkpoint's folder")
-    pointer = path / LATEST
-    if not pointer.is_file():
-        return path
-    name = pointer.read_bytes().decode(errors="replace").strip()
-    if not FOLDER_NAME.fullmatch(name) or not (path / name).is_dir():
-        raise CheckpointError(
-            f"{pointer} names {name[:80]!r}, which is no checkpoint there",
-            f"give one of the folders in {path}",
-        )
-    return path / name
 
 
 def _free_folder(run: Path, step: int) -> Path:

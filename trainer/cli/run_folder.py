@@ -17,35 +17,32 @@ from pathlib import Path
 from typing import TextIO
 
 from trainer import checkpoint, storage
+from trainer.checkpoint import LOG
 from trainer.errors import CheckpointError, ConfigError
 from trainer.events import Event, Progress, to_json
 from trainer.snapshot import Snapshot
 
-LOG = "log.jsonl"
 LOCK = "train.lock"
 KEEP = 2  # checkpoints
 
 
 def folder_of_run(path: Path) -> Path:
     """The run folder that `path` is, or that the checkpoint folder `path` lies in. Raises CheckpointError."""
-    if not path.is_dir():
-        raise CheckpointError(
-            f"there is no folder {path}", "give the folder of a run: the --out it began with"
-        )
-    if (path / checkpoint.LATEST).is_file():
+    if checkpoint.find(path) != path:
         return path
     if checkpoint.FOLDER_NAME.fullmatch(path.resolve().name):
         return path.resolve().parent
-    raise CheckpointError(f"{path} is no folder of a run", "give the --out that the run began with")
+    raise CheckpointError(
+        f"{path} is no folder of a run",
+        "give the --out that the run began with, or begin another with --from",
+    )
 
 
 def check_new(folder: Path, overwrite: bool) -> None:
     """Raise ConfigError if `folder` holds a run that may not be overwritten."""
     if not overwrite and any(_remains(folder)):
-        raise ConfigError(
-            f"{folder} holds a run already",
-            f"go on with --resume {folder}, or give --overwrite or another --out",
-        )
+        go_on = f"go on with --resume {folder}, or " if (folder / checkpoint.LATEST).is_file() else ""
+        raise ConfigError(f"{folder} holds a run already", f"{go_on}give --overwrite or another --out")
 
 
 @contextlib.contextmanager
