@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
+from reprlib import repr as short
 from typing import TYPE_CHECKING, Any
 
 from trainer import gpt2_format, safetensors, storage
@@ -278,9 +279,12 @@ def _read_tokenizer(files: Mapping[str, Buffer], folder: Path) -> Tokenizer | No
 
     where = folder / TOKENIZER
     try:
-        return Tokenizer.from_json(str(files[TOKENIZER], "utf-8"))
+        return Tokenizer.from_json(str(files[TOKENIZER], "utf-8"), str(where))
     except TokenizerError as error:
-        raise CheckpointError(f"{where}: {error.problem}", error.remedy) from error
+        _read_json(
+            files[TOKENIZER], where
+        )  # refuses a damaged file, where the tokenizer is not what is wrong
+        raise CheckpointError(error.problem, error.remedy) from error
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{where} is not UTF-8 ({error})", "copy or download it again") from error
 
@@ -299,7 +303,46 @@ def _read_state(
             )
     if not isinstance(data.get("state"), dict):
         raise CheckpointError(f"{where}: state is no JSON object", "copy the checkpoint again")
+    _check_state(data["state"], where)
     return data["state"]
+
+
+def _check_state(state: dict[str, Any], where: Path) -> None:
+    """Raise CheckpointError unless a run can go on with `state`; the values of `train` are TrainConfig's to
+    check. What stands in `loss_scale` and after it is not in every run's state.
+    """
+
+    def u32(value: Any) -> bool:
+        return type(value) is int and 0 <= value < 2**32
+
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and 0 <= value < 2**128
+
+    def text(value: Any) -> bool:
+        return isinstance(value, str)
+
+    def listed(values: Any, check: Callable[[Any], bool], size: int | None = None) -> bool:
+        return isinstance(values, list) and all(map(check, values)) and size in (None, len(values))
+
+    def named(value: Any) -> dict[str, Any]:
+        return value if isinstance(value, dict) else {}
+
+    tuning, source = named(state.get("tuning")), named(state.get("text"))
+    good = {
+        "counters": listed(state.get("counters"), u32, 4),
+        "seconds": number(state.get("seconds")),
+        "train": isinstance(state.get("train"), dict),
+        "loss_scale": listed(state.get("loss_scale"), number, 1),
+        "streak": listed(state.get("streak"), u32, 1),
+        "tuning": isinstance(tuning.get("device"), dict)
+        and isinstance(tuning.get("answers"), dict)
+        and all(map(text, tuning["answers"].values())),
+        "text": listed(source.get("sources"), text) and number(source.get("validation_share")),
+    }
+    optional = ("loss_scale", "streak", "tuning", "text")
+    for name, whole in good.items():
+        if not whole and (name in state or name not in optional):
+            raise CheckpointError(f"{where}: {name} is {short(state.get(name))}", "copy the checkpoint again")
 
 
 def _read_optimizer(
