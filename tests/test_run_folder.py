@@ -11,6 +11,7 @@ from cli_tools import STEPS, TINY, Cli, everything_in, start, wait_for
 
 from trainer import checkpoint, storage
 from trainer.cli import run_folder
+from trainer.errors import StorageError
 
 pytest_plugins = ("cli_fixtures",)
 
@@ -88,6 +89,27 @@ def test_file_of_a_run_is_not_its_folder(cli: Cli, finished: Path) -> None:
     path = finished / "step-000010" / "model.safetensors"
     for command in (["train", "--resume", path], ["sample", path]):
         assert cli.refused(*command) == f"{path} is a file: give the folder that holds it: {path.parent}"
+
+
+# A damaged log.
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["null", "3", "[]", '"a"', '{"step": null}', '{"step": "x"}', '{"step": 1.5}', '{"st', "", "[" * 9999],
+)
+def test_log_goes_on_before_a_damaged_line(line: str, tmp_path: Path) -> None:
+    good = ['{"step": 0}', '{"message": "a\u2028b"}', '{"step": 2}']
+    path = tmp_path / run_folder.LOG
+    path.write_text("\n".join([*good, line, '{"step": 2}', ""]), encoding="utf-8")
+    run_folder.Log(tmp_path, 2).close()
+    assert path.read_text(encoding="utf-8") == "".join(f"{one}\n" for one in good)
+
+
+def test_log_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / run_folder.LOG).mkdir()
+    with pytest.raises(StorageError, match=r"cannot write .*log\.jsonl \(Is a directory\): choose"):
+        run_folder.Log(tmp_path, 2)
 
 
 # Names.

@@ -119,7 +119,8 @@ class Log:
         """Begin a log or, from `step` on, continue one: events of later steps are dropped."""
         self.path = folder / LOG
         if step and self.path.exists():
-            kept = "".join(f"{line}\n" for line in lines_until(self.path, step))
+            with storage.storage_errors(self.path):
+                kept = "".join(f"{line}\n" for line in lines_until(self.path, step))
             storage.write_file(self.path, [kept.encode()])
         with storage.storage_errors(self.path):
             self._file: TextIO = self.path.open("a" if step else "w", encoding="utf-8")
@@ -140,12 +141,13 @@ class Log:
 
 
 def lines_until(path: Path, step: int) -> Iterator[str]:
-    """The lines of a log before the first event of a later step, or before a line that was cut short."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    """The lines of a log before the first event of a later step, or before a line that is damaged."""
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
-        if event.get("step", 0) > step:
+        at = event.get("step", 0) if isinstance(event, dict) else None
+        if type(at) is not int or at > step:
             return
         yield line
