@@ -112,6 +112,10 @@ def test_bad_flags_of_train(flags: list[str], line: str, cli: Cli, out: Path, st
             ["bench", "matmul", "--size", "8", "8192x50304x768"],
             "the b of matmul NN 8192x50304x768 takes 147 MiB, over a binding's 128 MiB: give a smaller",
         ),
+        (["train", "--sources", "\udcffx.txt"], r"'\udcffx.txt' is not UTF-8: give text in UTF-8, or rename"),
+        (["train", "--sample-prompt=\udcff"], r"'--sample-prompt=\udcff' is not UTF-8"),
+        (["sample", "f\udcfe"], r"'f\udcfe' is not UTF-8"),
+        (["eval", "/nowhere", "--text", "\udcff", "--out", "rep.json"], r"'\udcff' is not UTF-8"),
         (["bench", "matmul", "--size", "8x8"], "argument --size: '8x8' is not a size such as 256, "),
     ],
 )
@@ -139,7 +143,7 @@ def test_bad_lists_of_prompts(cli: Cli, finished: Path, tmp_path: Path) -> None:
 
 def test_prompt_that_is_not_utf8(finished: Path, tmp_path: Path) -> None:
     reference = ("--device", "reference")
-    assert "surrogate" in refusal(run("sample", finished, *reference, "--prompt", os.fsdecode(b"caf\xe9")))
+    assert "is not UTF-8" in refusal(run("sample", finished, *reference, "--prompt", os.fsdecode(b"caf\xe9")))
     prompt = tmp_path / "prompt.txt"
     prompt.write_bytes(b"caf\xe9")
     with prompt.open("rb") as stdin:

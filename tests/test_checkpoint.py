@@ -37,7 +37,7 @@ def ours(step: int = 7) -> Files:
     """A whole checkpoint of this project."""
     moments = save_faults.tensors(step, ("m.", "v."))
     chunks = checkpoint.to_files(
-        step, MODEL, save_faults.tensors(step), TOKENIZER, {"cursor": 10 * step}, moments
+        step, MODEL, save_faults.tensors(step), TOKENIZER, save_faults.state(step), moments
     )
     return {name: b"".join(parts) for name, parts in chunks.items()}
 
@@ -148,7 +148,8 @@ def test_the_format_needs_no_disk() -> None:
 
 
 def test_state_survives_to_the_bit() -> None:
-    state = {"loss": 0.1 + 0.2, "rng": [2**64 - 1, 2**53 + 1], "note": "é\u2028", "nested": {"a": None}}
+    state = save_faults.state(1)
+    state |= {"loss": 0.1 + 0.2, "rng": [2**64 - 1, 2**53 + 1], "note": "é\u2028", "nested": {"a": None}}
     chunks = checkpoint.to_files(
         1, MODEL, save_faults.tensors(1), TOKENIZER, state, save_faults.tensors(1, ("m.", "v."))
     )
@@ -293,7 +294,12 @@ BAD: dict[str, tuple[Callable[[Files], Files], str]] = {
         lambda files: files | {"model.safetensors": files["model.safetensors"][:-1]},
         "bytes of t",
     ),
-    "tokenizer is not JSON": (replaced("tokenizer.json", b"{"), "tokenizer.json: "),
+    "tokenizer is not JSON": (replaced("tokenizer.json", b"{"), "7/tokenizer.json is not JSON ("),
+    "tokenizer is a list": (replaced("tokenizer.json", b"[]"), "7/tokenizer.json is not a JSON object: copy"),
+    "tokenizer of another kind": (
+        replaced("tokenizer.json", b'{"model": {"type": "WordPiece"}}'),
+        "step-000007/tokenizer.json: pre_tokenizer.type is",
+    ),
     "tokenizer is not text": (replaced("tokenizer.json", b"\xff"), "tokenizer.json is not UTF-8"),
     "tokenizer of another model": (
         replaced("tokenizer.json", save_faults.Tokenizer.train(["to be to be"], 257).to_json().encode()),

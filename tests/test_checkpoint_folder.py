@@ -61,8 +61,11 @@ def test_paths_that_hold_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no model.safetensors: give a run folder"):
         checkpoint.load(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="there is no folder"):
+    with pytest.raises(CheckpointError, match=r"file is a file: give the folder that holds it: .*"):
         checkpoint.load(tmp_path / "file")
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(CheckpointError, match="saved no checkpoint: begin it anew with --overwrite"):
+        checkpoint.load(tmp_path)
     with pytest.raises(StorageError, match="cannot write"):
         save(tmp_path / "file", 1)
 

@@ -258,13 +258,19 @@ def test_sample_continues_many_prompts(cli: Cli, finished: Path, tmp_path: Path)
         assert entry["text"] == cli.done("sample", finished, "--prompt", entry["prompt"], *flags)
 
 
-def test_sample_reads_its_prompt_from_stdin(cli: Cli, finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("body", "prompt"), [("Schöne Alice", "Schöne Alice"), ("\ufeffa\r\nb\rc", "a\nb\nc")]
+)
+def test_sample_reads_its_prompt_from_stdin(
+    body: str, prompt: str, cli: Cli, finished: Path, tmp_path: Path
+) -> None:
+    """As the text of the training is read: without a BOM, and with LF line ends."""
     flags = ("--device", "reference", "--tokens", "12")
-    (tmp_path / "prompt").write_text("Schöne Alice", encoding="utf-8")
+    (tmp_path / "prompt").write_bytes(body.encode())
     with (tmp_path / "prompt").open() as stdin:
         result = run("sample", finished, "--prompt", "-", *flags, stdin=stdin)
     assert result.err == ""
-    assert result.out == cli.done("sample", finished, "--prompt", "Schöne Alice", *flags)
+    assert result.out == cli.done("sample", finished, "--prompt", prompt, *flags)
 
 
 def test_sample_takes_a_folder_with_gpt2s_own_files(cli: Cli, finished: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints: folders in the ecosystem's own format, written as a set.
 
     run/latest                       the name of the newest checkpoint
+    run/log.jsonl                    the run's events (cli/run_folder.py)
     run/step-000300/config.json      what `transformers` needs: GPT2LMHeadModel
                     model.safetensors
                     tokenizer.json, tokenizer_config.json
@@ -17,10 +18,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
+from reprlib import repr as short
 from typing import TYPE_CHECKING, Any
 
 from trainer import gpt2_format, safetensors, storage
@@ -40,6 +42,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 STATE = "trainer_state.json"
 OPTIMIZER = "optimizer.safetensors"
 LATEST = "latest"
+LOG = "log.jsonl"
 
 MOMENTS = ("m", "v")  # AdamW's running means of the gradient and of its square
 STEP = re.compile(r"[0-9]{1,15}")
@@ -148,7 +151,7 @@ def save(
 
 def load(path: str | Path, *, resume: bool = False) -> Checkpoint:
     """The checkpoint in the folder `path`, or the latest one of the run folder `path`. See `from_files`."""
-    folder = _checkpoint_folder(Path(path))
+    folder = find(Path(path))
     try:
         files = {
             file.name: storage.map_file(file)
@@ -160,6 +163,26 @@ def load(path: str | Path, *, resume: bool = False) -> Checkpoint:
             f"cannot read {error.filename or folder} ({error.strerror})", "check its permissions"
         ) from error
     return from_files(files, folder, resume=resume)
+
+
+def find(path: Path) -> Path:
+    """`path` itself, or the folder that its `latest` names. Raises CheckpointError."""
+    if not path.is_dir():
+        if path.exists():
+            raise CheckpointError(f"{path} is a file", f"give the folder that holds it: {path.parent}")
+        raise CheckpointError(f"there is no folder {path}", "give a run folder or a checkpoint's folder")
+    pointer = path / LATEST
+    if not pointer.is_file():
+        if (path / LOG).is_file() and not ((path / WEIGHTS).exists() or (path / WEIGHTS_INDEX).exists()):
+            raise CheckpointError(f"the run in {path} saved no checkpoint", "begin it anew with --overwrite")
+        return path
+    name = pointer.read_bytes().decode(errors="replace").strip()
+    if not FOLDER_NAME.fullmatch(name) or not (path / name).is_dir():
+        raise CheckpointError(
+            f"{pointer} names {name[:80]!r}, which is no checkpoint there",
+            f"give one of the folders in {path}",
+        )
+    return path / name
 
 
 def _moments(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -256,9 +279,12 @@ def _read_tokenizer(files: Mapping[str, Buffer], folder: Path) -> Tokenizer | No
 
     where = folder / TOKENIZER
     try:
-        return Tokenizer.from_json(str(files[TOKENIZER], "utf-8"))
+        return Tokenizer.from_json(str(files[TOKENIZER], "utf-8"), str(where))
     except TokenizerError as error:
-        raise CheckpointError(f"{where}: {error.problem}", error.remedy) from error
+        _read_json(
+            files[TOKENIZER], where
+        )  # refuses a damaged file, where the tokenizer is not what is wrong
+        raise CheckpointError(error.problem, error.remedy) from error
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{where} is not UTF-8 ({error})", "copy or download it again") from error
 
@@ -277,7 +303,46 @@ def _read_state(
             )
     if not isinstance(data.get("state"), dict):
         raise CheckpointError(f"{where}: state is no JSON object", "copy the checkpoint again")
+    _check_state(data["state"], where)
     return data["state"]
+
+
+def _check_state(state: dict[str, Any], where: Path) -> None:
+    """Raise CheckpointError unless a run can go on with `state`; the values of `train` are TrainConfig's to
+    check. What stands in `loss_scale` and after it is not in every run's state.
+    """
+
+    def u32(value: Any) -> bool:
+        return type(value) is int and 0 <= value < 2**32
+
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and 0 <= value < 2**128
+
+    def text(value: Any) -> bool:
+        return isinstance(value, str)
+
+    def listed(values: Any, check: Callable[[Any], bool], size: int | None = None) -> bool:
+        return isinstance(values, list) and all(map(check, values)) and size in (None, len(values))
+
+    def named(value: Any) -> dict[str, Any]:
+        return value if isinstance(value, dict) else {}
+
+    tuning, source = named(state.get("tuning")), named(state.get("text"))
+    good = {
+        "counters": listed(state.get("counters"), u32, 4),
+        "seconds": number(state.get("seconds")),
+        "train": isinstance(state.get("train"), dict),
+        "loss_scale": listed(state.get("loss_scale"), number, 1),
+        "streak": listed(state.get("streak"), u32, 1),
+        "tuning": isinstance(tuning.get("device"), dict)
+        and isinstance(tuning.get("answers"), dict)
+        and all(map(text, tuning["answers"].values())),
+        "text": listed(source.get("sources"), text) and number(source.get("validation_share")),
+    }
+    optional = ("loss_scale", "streak", "tuning", "text")
+    for name, whole in good.items():
+        if not whole and (name in state or name not in optional):
+            raise CheckpointError(f"{where}: {name} is {short(state.get(name))}", "copy the checkpoint again")
 
 
 def _read_optimizer(
@@ -293,22 +358,6 @@ def _read_optimizer(
         )
     _check_tensors(tensors, _moments(model), where, dtypes=("F32",))
     return tensors
-
-
-def _checkpoint_folder(path: Path) -> Path:
-    """`path` itself, or the folder that its `latest` names."""
-    if not path.is_dir():
-        raise CheckpointError(f"there is no folder {path}", "give a run folder or a checkpoint's folder")
-    pointer = path / LATEST
-    if not pointer.is_file():
-        return path
-    name = pointer.read_bytes().decode(errors="replace").strip()
-    if not FOLDER_NAME.fullmatch(name) or not (path / name).is_dir():
-        raise CheckpointError(
-            f"{pointer} names {name[:80]!r}, which is no checkpoint there",
-            f"give one of the folders in {path}",
-        )
-    return path / name
 
 
 def _free_folder(run: Path, step: int) -> Path:

@@ -103,6 +103,32 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold `path`, a file that is made for it and removed afterwards. A file that a dead holder left is free.
+
+    Raises BlockingIOError where another process holds it, OSError where it cannot be made; Windows is as
+    for `locked`.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink == 0:  # removed since it was opened: the next one makes another
+            raise BlockingIOError(errno.EWOULDBLOCK, "its holder is about to let go")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    finally:
+        os.close(descriptor)
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f"{path.name}{TEMPORARY}{secrets.token_hex(4)}")
 

@@ -92,9 +92,12 @@ class Tokenizer:
         return cls(*tokenizer_json.parse(tokenizer_json.read_text(path), str(path)))
 
     @classmethod
-    def from_json(cls, text: str) -> Tokenizer:
-        """The tokenizer in `text`, a `tokenizer.json`'s content. Raises TokenizerError."""
-        return cls(*tokenizer_json.parse(text, "tokenizer.json"))
+    def from_json(cls, text: str, source: str = "tokenizer.json") -> Tokenizer:
+        """The tokenizer in `text`, the content of a `tokenizer.json`; `source` names it in errors.
+
+        Raises TokenizerError.
+        """
+        return cls(*tokenizer_json.parse(text, source))
 
     @classmethod
     def from_gpt2(cls, encoder_json: Path | str, vocab_bpe: Path | str) -> Tokenizer:

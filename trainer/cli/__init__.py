@@ -16,7 +16,7 @@ from types import ModuleType
 
 from trainer import __version__
 from trainer.cli.interrupt import handled
-from trainer.cli.options import Parser
+from trainer.cli.options import Parser, check_utf8
 from trainer.errors import ConfigError, TrainerError
 
 DEBUG = "TRAINER_DEBUG"  # set it to see tracebacks
@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    for argument in argv:
+        check_utf8(argument)
     name = argv[0] if argv else ""
     parser = Parser(
         "trainer",

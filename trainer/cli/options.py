@@ -24,6 +24,14 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message, f"see {self.prog} --help")
 
 
+def check_utf8(text: str) -> None:
+    """Raise ConfigError for text, or the name of a file, of bytes that no checkpoint or report could hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # Python keeps such bytes as lone surrogates
+        raise ConfigError(f"{text!r} is not UTF-8", "give text in UTF-8, or rename the file") from error
+
+
 def whole(text: str) -> int:
     """A whole number from 0 up, as every integer setting is; 10_000 may be written so."""
     try:

@@ -1,6 +1,7 @@
 """A training run's folder: its log and its checkpoints. Nothing of it is touched before training begins.
 
 run/log.jsonl      an event a line, with the `time` it happened at (seconds since 1970)
+run/train.lock     while a process trains
 run/latest         see checkpoint.py
 run/step-000300/
 """
@@ -16,34 +17,32 @@ from pathlib import Path
 from typing import TextIO
 
 from trainer import checkpoint, storage
+from trainer.checkpoint import LOG
 from trainer.errors import CheckpointError, ConfigError
 from trainer.events import Event, Progress, to_json
 from trainer.snapshot import Snapshot
 
-LOG = "log.jsonl"
+LOCK = "train.lock"
 KEEP = 2  # checkpoints
 
 
 def folder_of_run(path: Path) -> Path:
     """The run folder that `path` is, or that the checkpoint folder `path` lies in. Raises CheckpointError."""
-    if not path.is_dir():
-        raise CheckpointError(
-            f"there is no folder {path}", "give the folder of a run: the --out it began with"
-        )
-    if (path / checkpoint.LATEST).is_file():
+    if checkpoint.find(path) != path:
         return path
     if checkpoint.FOLDER_NAME.fullmatch(path.resolve().name):
         return path.resolve().parent
-    raise CheckpointError(f"{path} is no folder of a run", "give the --out that the run began with")
+    raise CheckpointError(
+        f"{path} is no folder of a run",
+        "give the --out that the run began with, or begin another with --from",
+    )
 
 
 def check_new(folder: Path, overwrite: bool) -> None:
     """Raise ConfigError if `folder` holds a run that may not be overwritten."""
     if not overwrite and any(_remains(folder)):
-        raise ConfigError(
-            f"{folder} holds a run already",
-            f"go on with --resume {folder}, or give --overwrite or another --out",
-        )
+        go_on = f"go on with --resume {folder}, or " if (folder / checkpoint.LATEST).is_file() else ""
+        raise ConfigError(f"{folder} holds a run already", f"{go_on}give --overwrite or another --out")
 
 
 @contextlib.contextmanager
@@ -52,8 +51,8 @@ def created(folder: Path) -> Iterator[None]:
 
     Raises StorageError.
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     with storage.storage_errors(folder):
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -64,6 +63,20 @@ def created(folder: Path) -> Iterator[None]:
             for path in missing:
                 path.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep every other process from training in `folder`. Raises ConfigError where one does, StorageError."""
+    with contextlib.ExitStack() as stack:
+        with storage.storage_errors(folder):
+            try:
+                stack.enter_context(storage.held(folder / LOCK))
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"{folder} is being trained by another process", "wait for it, or give another --out"
+                ) from error
+        yield
 
 
 def clear(folder: Path) -> None:
@@ -106,7 +119,8 @@ class Log:
         """Begin a log or, from `step` on, continue one: events of later steps are dropped."""
         self.path = folder / LOG
         if step and self.path.exists():
-            kept = "".join(f"{line}\n" for line in lines_until(self.path, step))
+            with storage.storage_errors(self.path):
+                kept = "".join(f"{line}\n" for line in lines_until(self.path, step))
             storage.write_file(self.path, [kept.encode()])
         with storage.storage_errors(self.path):
             self._file: TextIO = self.path.open("a" if step else "w", encoding="utf-8")
@@ -127,12 +141,13 @@ class Log:
 
 
 def lines_until(path: Path, step: int) -> Iterator[str]:
-    """The lines of a log before the first event of a later step, or before a line that was cut short."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    """The lines of a log before the first event of a later step, or before a line that is damaged."""
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
-        if event.get("step", 0) > step:
+        at = event.get("step", 0) if isinstance(event, dict) else None
+        if type(at) is not int or at > step:
             return
         yield line

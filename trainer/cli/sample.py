@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from trainer.cleaning import normalise_newlines
 from trainer.cli.options import add_device, add_flags, given
 from trainer.cli.texts import load_with_tokenizer
 from trainer.config import SampleConfig
@@ -88,8 +89,9 @@ def _prompts(path: Path) -> list[str]:
 
 
 def _stdin() -> str:
+    """What stdin holds, with the line ends that the text of the training had. Raises ConfigError."""
     try:
-        return sys.stdin.buffer.read().decode()
+        return normalise_newlines(sys.stdin.buffer.read().decode())
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"the prompt is not UTF-8 (byte {error.start:,})", "convert it with iconv"

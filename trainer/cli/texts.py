@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trainer import checkpoint, corpus
 from trainer.checkpoint import Checkpoint
+from trainer.cli.options import check_utf8
 from trainer.cli.parallel import encode_documents
 from trainer.config import option
 from trainer.corpus import BUNDLED, GUTENBERG, Document
@@ -45,11 +46,14 @@ def add_sources(parser: argparse._ActionsContainer, *names: str, default: object
 
 
 def absolute(sources: list[str]) -> list[str]:
-    """`sources` with paths that hold wherever a run is resumed from."""
-    return [
+    """`sources` with paths that hold wherever a run is resumed from. Raises ConfigError."""
+    found = [
         source if source == BUNDLED or source.startswith(GUTENBERG) else str(Path(source).resolve())
         for source in sources
     ]
+    for source in found:
+        check_utf8(source)
+    return found
 
 
 async def load_split(config: TextConfig, on_event: Reader) -> tuple[list[Document], list[Document]]:

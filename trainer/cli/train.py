@@ -37,7 +37,7 @@ from trainer.cli.texts import (
 )
 from trainer.cli.texts import load_with_tokenizer as load_start
 from trainer.cli.tune import SECONDS, kept_answers
-from trainer.config import AUTO, PRESETS, ModelConfig, TrainConfig, from_dict
+from trainer.config import AUTO, PRESETS, ModelConfig, TrainConfig, from_dict, preset
 from trainer.devices import Device, check_fits, open_device
 from trainer.errors import CheckpointError, ConfigError, DeviceError
 from trainer.events import Stream
@@ -120,18 +120,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def main(args: argparse.Namespace) -> int:
     """Train; returns 0 when the run is finished or was stopped and saved. Raises TrainerError."""
     with open_display() as display, handled() as interrupt:
-        job = resumed_job(args) if args.resume else new_job(args)
-        with run_folder.created(job.out):
+        out = out_of(args)
+        with run_folder.created(out), run_folder.held(out):  # held before what it holds is looked at
+            job = resumed_job(args, out) if args.resume else new_job(args, out)
             device = await open_device(args.device)
             await train(job, device, display, interrupt)
     return 0
 
 
-def new_job(args: argparse.Namespace) -> Job:
+def out_of(args: argparse.Namespace) -> Path:
+    """The run folder. Raises CheckpointError where there is none to go on with, ConfigError."""
+    if args.resume:
+        return run_folder.folder_of_run(args.resume)
+    name = args.preset or DEFAULT_PRESET
+    preset(name)  # refuses the name of a folder that is no preset
+    return args.out or Path("runs") / name
+
+
+def new_job(args: argparse.Namespace, out: Path) -> Job:
     """The job of a run that begins."""
     model, train = described(args)
     text = replace(TextConfig(), **given(args, TextConfig))
-    out = args.out or Path("runs") / (args.preset or DEFAULT_PRESET)
     tune = args.tune or "auto"
     run_folder.check_new(out, args.overwrite)
     if start := getattr(args, "from"):
@@ -154,7 +163,7 @@ def with_vocab(model: ModelConfig, tokenizer: Tokenizer, asked: bool) -> ModelCo
     return replace(model, vocab=tokenizer.vocab_size)
 
 
-def resumed_job(args: argparse.Namespace) -> Job:
+def resumed_job(args: argparse.Namespace, out: Path) -> Job:
     """The job of a run that goes on. Raises ConfigError for flags that would change what was done."""
     exclude(args, "resume", "out", "overwrite", "from", "tokenizer", "tune")
     loaded = checkpoint.load(args.resume, resume=True)
@@ -169,7 +178,6 @@ def resumed_job(args: argparse.Namespace) -> Job:
             f"{loaded.folder} does not say what it was trained on", "begin a new run with --from"
         )
     text = replace(from_dict(TextConfig, loaded.state["text"]), **given(args, TextConfig))
-    out = run_folder.folder_of_run(args.resume)
     return Job(out, loaded.model, train, text, tokenizer=loaded.tokenizer, resume=loaded)
 
 
