@@ -281,9 +281,8 @@ def _read_tokenizer(files: Mapping[str, Buffer], folder: Path) -> Tokenizer | No
     try:
         return Tokenizer.from_json(str(files[TOKENIZER], "utf-8"), str(where))
     except TokenizerError as error:
-        _read_json(
-            files[TOKENIZER], where
-        )  # refuses a damaged file, where the tokenizer is not what is wrong
+        # Of a damaged file it is the damage that is told, not what a tokenizer would have been.
+        _read_json(files[TOKENIZER], where)
         raise CheckpointError(error.problem, error.remedy) from error
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{where} is not UTF-8 ({error})", "copy or download it again") from error
