@@ -127,8 +127,11 @@ class Log:
 
 
 def lines_until(path: Path, step: int) -> Iterator[str]:
-    """The lines of a log before the first event of a later step, or before a line that was cut short."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    """The lines of a log before the first event of a later step, or before a line that was cut short.
+
+    They end at "\n" alone: texts in them hold U+2028 and others that str.splitlines takes for ends of lines.
+    """
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             event = json.loads(line)
         except ValueError:
