@@ -43,7 +43,7 @@ def change(config: Config, fields: Mapping[str, Any]) -> Config:
             values[name] = value
         elif kind is float and number:
             values[name] = float(value)
-        elif kind is int and number and value == int(value):
+        elif kind is int and number and value % 1 == 0:  # of no infinity, and not of NaN
             values[name] = int(value)
         else:
             what = {int: "a whole number", float: "a number", str: "text"}[kind]

@@ -17,6 +17,8 @@ KINDS = {"int": ((int,), 2**32 - 1), "float": ((int, float), 3.4028234663852886e
 PRECISIONS = ("f32", "mixed")
 AUTO = "auto"  # the precision that suits a device: see trainer/model.py
 MAX_VOCAB = 65_535  # token ids are stored as u16, and 65,535 of them leave one value free
+MAX_STEPS = 2**27 // 16  # the optimiser looks into a table of 16 bytes a step, and a binding ends at 128 MiB
+LEAST_EPSILON = 1e-37  # about the smallest f32 that no GPU takes for 0
 
 
 def option(
@@ -26,14 +28,22 @@ def option(
     low: float = 0,
     high: float | None = None,
     above: float | None = None,
+    below: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field with a default, the help text that the CLI and the page show, and its range:
-    from `low` (or only above `above`) to `high`, or the `choices` there are.
+    from `low` (or only above `above`) to `high` (or only below `below`), or the `choices` there are.
     """
     return field(
         default=default,
-        metadata={"help": help, "low": low, "high": high, "above": above, "choices": choices},
+        metadata={
+            "help": help,
+            "low": low,
+            "high": high,
+            "above": above,
+            "below": below,
+            "choices": choices,
+        },
     )
 
 
@@ -47,11 +57,16 @@ def check(config: Any) -> None:
         choices = f.metadata["choices"]
         if choices and value not in choices:
             raise ConfigError(f"{name} is {value!r}", f"give --{name} one of {', '.join(choices)}")
-        low, high, above = f.metadata["low"], f.metadata["high"], f.metadata["above"]
-        if isinstance(value, str) or (low <= value <= (high or most) and (above is None or value > above)):
+        if isinstance(value, str):
+            if value != value.encode(errors="replace").decode():
+                raise ConfigError(f"{name} is {value!r}, which is no text", f"give --{name} text in UTF-8")
+            continue
+        low, high, above, below = (f.metadata[bound] for bound in ("low", "high", "above", "below"))
+        inside = (above is None or value > above) and (below is None or value < below)
+        if inside and low <= value <= (high or most):
             continue
         start = f"from {low:,}" if above is None else f"above {above:,}"
-        end = f"to {high:,}" if high else "up"
+        end = f"to {high:,}" if high else f"to below {below:,}" if below else "up"
         raise ConfigError(f"{name} is {value}", f"give --{name} a value {start} {end}")
 
 
@@ -94,16 +109,16 @@ class ModelConfig:
 class TrainConfig:
     """How a model is trained: AdamW with linear warm-up and cosine decay."""
 
-    steps: int = option(300, "optimiser steps in all", low=1, high=10_000_000)
+    steps: int = option(300, "optimiser steps in all", low=1, high=MAX_STEPS)
     batch: int = option(8, "windows in one micro-batch (B)", low=1)
     accumulate: int = option(1, "micro-batches whose gradients one step averages", low=1)
     learning_rate: float = option(3e-3, "peak learning rate", above=0)
     min_learning_rate: float = option(0.1, "learning rate at the end, as a share of the peak", high=1)
     warmup: int = option(20, "steps of linear warm-up")
     weight_decay: float = option(0.1, "decoupled weight decay, on matrices only")
-    beta1: float = option(0.9, "AdamW's decay of the gradient's mean", high=1)
-    beta2: float = option(0.95, "AdamW's decay of the squared gradient's mean", high=1)
-    epsilon: float = option(1e-8, "AdamW's term against division by zero", above=0)
+    beta1: float = option(0.9, "AdamW's decay of the gradient's mean", below=1)
+    beta2: float = option(0.95, "AdamW's decay of the squared gradient's mean", below=1)
+    epsilon: float = option(1e-8, "AdamW's term against division by zero", low=LEAST_EPSILON)
     clip: float = option(1.0, "largest global gradient norm; longer gradients are scaled down to it", above=0)
     precision: str = option(
         "f32",

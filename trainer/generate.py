@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import heapq
 import math
 from array import array
@@ -88,18 +89,13 @@ async def stream_text(
     whose bytes are spread over several tokens comes when it is complete.
     """
     ids = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
-    generated: list[int] = []
-    given = ""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     async for token in generate(runtime, ids, config):
         if token.id == tokenizer.end_of_text:
             break
-        generated.append(token.id)
-        text = tokenizer.decode(generated)
-        if not text.endswith("\ufffd"):
-            yield text[len(given) :]
-            given = text
-    rest = tokenizer.decode(generated)[len(given) :]
-    if rest:
+        if text := decoder.decode(tokenizer.token_bytes(token.id)):
+            yield text
+    if rest := decoder.decode(b"", final=True):
         yield rest
 
 

@@ -144,7 +144,8 @@ class Tuning:
         return next((choice for choice in candidates if str(choice) == answer), candidates[0])
 
 
-# Mesa's software renderer (22.3) silently leaves a thread's loops after this many iterations in all.
+# Mesa's software renderer (22.3) silently leaves a thread's loops after this many iterations in all. The one
+# that finds a loop at its end counts, too: n turns are n + 1. A short loop that is unrolled has none.
 LOOP_LIMIT = 65_535
 
 # In order of preference. The one that is called like the op is the naive variant, which checks the others. An

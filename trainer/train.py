@@ -86,12 +86,15 @@ class Trainer:
         resume: Checkpoint | None = None,
         answers: Mapping[str, str] | None = None,
     ) -> Trainer:
-        """Check that all fits, compile, and make or load the weights. Raises TrainerError before any work.
+        """Check that all fits, compile, and make or load the weights. Raises TrainerError: before any work
+        where it can be known then, and in any case with nothing left on the device.
 
         `extra_state` is the caller's own JSON data (where the text came from, say), kept in checkpoints.
         `answers` are measured choices of kernels (trainer/answers.py); a run that goes on keeps its own where
         device and precision are the same.
         """
+        if resume:
+            check_same_tokens(resume, dataset)
         config = settled(config, device.info.tuning)
         own = from_run(resume.state, device.info, config) if resume else None
         built = plan_run(device, model, config, dataset, (answers or {}) if own is None else own)
@@ -99,11 +102,15 @@ class Trainer:
         trainer = cls(
             runtime, config, tokenizer, dataset, on_event=on_event, save=save, extra_state=extra_state
         )
-        await trainer._upload()
-        if resume is None:
-            await runtime.initialise()
-        else:
-            await trainer._restore(resume)
+        try:
+            await trainer._upload()
+            if resume is None:
+                await runtime.initialise()
+            else:
+                await trainer._restore(resume)
+        except BaseException:
+            runtime.close()
+            raise
         return trainer
 
     @property
@@ -200,22 +207,30 @@ class Trainer:
         began = time.perf_counter()
         submitted = self.step
         pending: asyncio.Task[memoryview] | None = None
+        reading: asyncio.Task[memoryview] | None = None
         pending_until = self.step
-        while True:
-            free = self._running.is_set() and not self._stopping
-            chunk = self._submit(submitted, min(stop, submitted + self._chunk())) if free else submitted
-            reading = None
-            if chunk > submitted:
-                reading = asyncio.create_task(self.runtime.executable.read(self.training.state.ring))
-                await asyncio.sleep(0)  # lets the task queue its copy before the next chunk is queued
-            if pending is not None:
-                rows = floats(await pending)
-                now = time.perf_counter()
-                self._report(rows, pending_until, now - began)
-                began = now
-            if reading is None:
-                return
-            pending, pending_until, submitted = reading, chunk, chunk
+        try:
+            while True:
+                free = self._running.is_set() and not self._stopping
+                chunk = self._submit(submitted, min(stop, submitted + self._chunk())) if free else submitted
+                reading = None
+                if chunk > submitted:
+                    reading = asyncio.create_task(self.runtime.executable.read(self.training.state.ring))
+                    await asyncio.sleep(0)  # lets the task queue its copy before the next chunk is queued
+                if pending is not None:
+                    rows = floats(await pending)
+                    now = time.perf_counter()
+                    self._report(rows, pending_until, now - began)
+                    began = now
+                if reading is None:
+                    return
+                pending, pending_until, submitted = reading, chunk, chunk
+        except BaseException:
+            left = [task for task in (pending, reading) if task]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)  # so that none is under way without an owner
+            raise
 
     def _chunk(self) -> int:
         """Steps that go out at once."""
@@ -332,11 +347,6 @@ class Trainer:
     async def _restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of this very run."""
         assert checkpoint.state is not None
-        if checkpoint.state.get("dataset") != self.dataset.fingerprint:
-            raise CheckpointError(
-                f"{checkpoint.folder} was trained on other tokens",
-                "resume with the same sources and tokenizer",
-            )
         await restore(self.runtime, checkpoint)
         self.step = self._saved_step = checkpoint.state["counters"][0]
         self.seconds = checkpoint.state["seconds"]
@@ -345,6 +355,15 @@ class Trainer:
             if self.config.precision == "f32":
                 before, now = "mixed precision", "f32, without a loss scale"
             self.on_event(Notice(f"trained in {before} until step {self.step:,}; from there on in {now}"))
+
+
+def check_same_tokens(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """Raise CheckpointError if `checkpoint` is of a run on other tokens."""
+    assert checkpoint.state is not None
+    if checkpoint.state.get("dataset") != dataset.fingerprint:
+        raise CheckpointError(
+            f"{checkpoint.folder} was trained on other tokens", "resume with the same sources and tokenizer"
+        )
 
 
 def plan_run(

@@ -19,7 +19,7 @@ from typing import TextIO
 from trainer import checkpoint, storage
 from trainer.checkpoint import LOG
 from trainer.errors import CheckpointError, ConfigError
-from trainer.events import Event, Progress, to_json
+from trainer.events import Event, Progress, json_lines, to_json
 from trainer.snapshot import Snapshot
 
 LOCK = "train.lock"
@@ -142,7 +142,7 @@ class Log:
 
 def lines_until(path: Path, step: int) -> Iterator[str]:
     """The lines of a log before the first event of a later step, or before a line that is damaged."""
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+    for line in json_lines(path.read_text(encoding="utf-8", errors="replace")):
         try:
             event = json.loads(line)
         except (ValueError, RecursionError):

@@ -1,7 +1,8 @@
 """The reference device: the same plan, interpreted with NumPy twins of the kernels.
 
 In float64 it is the oracle of the kernel tests; in float32 the CPU baseline that the post talks about. It
-keeps to the plan's placement of tensors, so a mistake in memory planning shows here too.
+keeps to the plan's placement of tensors, so a mistake in memory planning shows here too, but for one between
+tensors of different dtypes: each dtype has memory of its own.
 """
 
 from __future__ import annotations

@@ -9,26 +9,31 @@ from trainer.plan import Grid, Plan, Tape, Tensor
 
 ROWS = 64  # of one head that a workgroup takes on, in most variants
 TILE = 32  # rows that it reads at a time in attention_subgroups
+KEYS = 256  # that decode.forward_one takes on at a time
 
 
 def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """softmax(mask(q kᵀ / sqrt(HS))) v for each head; qkv (B·T, 3C) → (B·T, C), with `shape` = (B, T, NH).
     Its backward part makes the gradient of the bias that was added to qkv, too, if there was one.
 
-    Raises DeviceError for a context that only the kernels for head sizes of multiples of 4 can take.
+    Raises DeviceError for a context that only the kernels for head sizes of multiples of 4 can take, and for
+    one that no kernel computes right on a software renderer.
     """
     plan = tape.plan
     B, T, NH = shape
     C = qkv.shape[1] // 3
     units = plan.tuning.units
     shared = {"B": B, "T": T, "NH": NH, "HS": C // NH, "SCALE": (C // NH) ** -0.5}
-    fits = fitting(T, C // NH, units, half=tape.dtype == qkv.dtype == "f16")
-    if not (fits["attention"] or fits["attention_tiled"]):
+    half = tape.dtype == qkv.dtype == "f16"
+    fits = fitting(T, C // NH, units, half=half, software=plan.tuning.software)
+    candidates = tuple(map(Choice, plan.tuning.variants("attention", fits)))
+    if not candidates and C // NH % 4:
         raise DeviceError(
             f"heads of {C // NH} channels cannot have a context of {T:,}",
             "choose a head size (width / heads) that is a multiple of 4, or a smaller context",
         )
-    candidates = tuple(map(Choice, plan.tuning.variants("attention", fits)))
+    if not candidates:
+        raise _too_long(T, C // NH)
     sizes = f"{B}x{NH}x{T}x{C // NH} {qkv.dtype} {tape.dtype}"
     question = Question("attention", sizes, candidates, work=(7.0 if tape.training else 2.0) * B * T * T * C)
     out = plan.activation("attention", (B * T, C), tape.dtype)
@@ -102,18 +107,36 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return out
 
 
-def fitting(context: int, head_size: int, units: MatrixUnits, *, half: bool = False) -> dict[str, bool]:
-    """Which variants compute this shape, and every device to the end; `half` says that qkv, out and their
-    gradients are f16.
+def fitting(
+    context: int, head_size: int, units: MatrixUnits, *, half: bool = False, software: bool = False
+) -> dict[str, bool]:
+    """Which variants compute this shape, and on a `software` renderer to the end; `half` says that qkv, out
+    and their gradients are f16.
+
+    The loops of attention_subgroups within that over tiles are all unrolled: it has no such end.
     """
-    blocks, outside = -(-context // 4), 9 * head_size // 4 + 8  # of attention_direct: of keys, and iterations
+    vectors, quarter = head_size // 4, -(-head_size // 16)  # of a head's row, and those that a member has
+    blocks = -(-context // 4)  # of keys
+    loops = {  # iterations of a thread, at most: see LOOP_LIMIT
+        "attention": context * (3 * head_size + 4) + 2 * head_size + 3,
+        "attention_direct": blocks * (3 * vectors + 4) + 10 * vectors + 11,
+        "attention_tiled": blocks * (3 * quarter + 6) + 8 * quarter + 19,
+    }
     return {
-        "attention": context * (3 * head_size + 2) < LOOP_LIMIT,
-        "attention_direct": head_size % 4 == 0 and blocks * (3 * head_size // 4 + 1) + outside < LOOP_LIMIT,
+        "attention": loops["attention"] < LOOP_LIMIT,
+        "attention_direct": head_size % 4 == 0 and loops["attention_direct"] < LOOP_LIMIT,
         "attention_subgroups": head_size % 4 == 0 and head_size <= 64,
-        "attention_tiled": head_size % 4 == 0,
+        "attention_tiled": head_size % 4 == 0 and (not software or loops["attention_tiled"] < LOOP_LIMIT),
         "attention_units": half and head_size % units.side == 0 and head_size <= 4 * units.side,
     }
+
+
+def _too_long(context: int, head_size: int) -> DeviceError:
+    return DeviceError(
+        f"a context of {context:,} with heads of {head_size} channels is over what a software renderer "
+        "computes right",
+        "choose a smaller context, or a GPU",
+    )
 
 
 def own_constants(variant: str, units: MatrixUnits) -> dict[str, Constant]:
@@ -133,13 +156,19 @@ def grid(variant: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
 
 
 def attention_one(plan: Plan, row: Tensor, cache: Tensor, position: Tensor, heads: int) -> Tensor:
-    """Attention of the token at `position`: its qkv `row` (1, 3C) joins `cache` (T, 3C); returns (1, C)."""
+    """Attention of the token at `position`: its qkv `row` (1, 3C) joins `cache` (T, 3C); returns (1, C).
+
+    Raises DeviceError for a context that a software renderer does not compute right.
+    """
     C = row.shape[1] // 3
+    T, HS = cache.shape[0], C // heads
+    if plan.tuning.software and -(-T // KEYS) * (HS + KEYS + 21) + 3 >= LOOP_LIMIT:  # iterations of a thread
+        raise _too_long(T, HS)
     out = plan.activation("attention", (1, C))
     plan.dispatch(
         "decode.forward_one",
         grid=(heads, 1, 1),
-        constants={"NH": heads, "HS": C // heads, "SCALE": (C // heads) ** -0.5},
+        constants={"NH": heads, "HS": HS, "SCALE": HS**-0.5},
         row=row,
         cache=cache,
         position=position,

@@ -14,7 +14,7 @@ class Sampler:
     settings: Tensor  # f32 (2): temperature, top-p
     choices: Tensor  # u32 (2): seed, top-k
     cursor: Tensor  # u32 (2): position of the newest token, draws so far
-    sequence: Tensor  # u32 (1, T + 1): tokens
+    sequence: Tensor  # u32 (T + 1): tokens
     probabilities: Tensor  # f32 (T + 1): the model's own probability of each generated token
     logits: Tensor  # f32 (1, V rounded up to 64): of the newest token's choice
 
