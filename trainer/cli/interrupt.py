@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM: the first ends the work in good order, the second ends the process.
+"""Ctrl-C, SIGTERM and a terminal that hangs up: the first ends the work in good order, the second ends the
+process.
 
 Handlers of the signal module also reach the stages that never return to the event loop, such as training a
 tokenizer; what they ask of the loop goes through `call_soon_threadsafe`, which wakes it.
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class Interrupt:
@@ -24,6 +26,8 @@ class Interrupt:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         for name in SIGNALS:
             signal.signal(name, signal.SIG_DFL)
+        if HANG_UP:  # the system and the shell both send it: the second is nobody's wish to quit
+            signal.signal(HANG_UP, signal.SIG_IGN)
         if self.stop is None:
             raise KeyboardInterrupt
         asyncio.get_running_loop().call_soon_threadsafe(self.stop)
@@ -33,9 +37,12 @@ class Interrupt:
 def handled() -> Iterator[Interrupt]:
     """A block in which interrupts are handled so."""
     interrupt = Interrupt()
-    before = [signal.signal(name, interrupt) for name in SIGNALS]
+    names = [*SIGNALS]
+    if HANG_UP and signal.getsignal(HANG_UP) != signal.SIG_IGN:  # which nohup asks for
+        names.append(HANG_UP)
+    before = [signal.signal(name, interrupt) for name in names]
     try:
         yield interrupt
     finally:
-        for name, handler in zip(SIGNALS, before, strict=True):
+        for name, handler in zip(names, before, strict=True):
             signal.signal(name, handler)
