@@ -247,6 +247,27 @@ def test_what_nohup_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+INTERRUPTED_TWICE = """
+import asyncio, os, signal
+from trainer.cli.display import open_display
+from trainer.cli.interrupt import handled
+async def work(interrupt):
+    interrupt.stop = lambda: os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(60)
+with open_display(), handled() as interrupt:
+    asyncio.run(work(interrupt))
+"""
+
+
+def test_second_interrupt_leaves_the_cursor_to_be_seen() -> None:
+    process, ours = start_on_terminal(program=["-c", INTERRUPTED_TWICE])
+    seen = all_shown(ours)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == -signal.SIGINT
+    assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l") >= 0
+
+
 ENDLESS = (*TINY, "--steps", "1000000", "--eval-every", "50", "--sample-every", "0", "--save-every", "0")
 
 
