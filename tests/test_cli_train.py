@@ -35,7 +35,7 @@ from trainer.cache import CACHE_VARIABLE
 from trainer.cli.display import Display
 from trainer.cli.interrupt import handled
 from trainer.config import PRESETS, ModelConfig
-from trainer.events import Notice, RunEnded, RunStarted, Sample, Step, from_json
+from trainer.events import Notice, Pacer, RunEnded, RunStarted, Sample, Step, from_json
 
 pytest_plugins = ("cli_fixtures",)
 
@@ -303,6 +303,13 @@ def assert_stopped(out: Path) -> None:
 
 
 # What a person sees.
+
+
+def test_a_stage_that_is_done_at_once_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Pacer(Display(), "evaluate", "passages", 1)
+    progress(1, "100.0% right")
+    progress.last(1, "100.0% right")
+    assert capsys.readouterr().out == "evaluate: 1 of 1 passages (100.0% right)\n"
 
 
 def start_on_terminal(*arguments: str | Path, **settings: Any) -> tuple[subprocess.Popen[str], int]:
