@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import struct
 from itertools import pairwise
@@ -219,6 +220,15 @@ def test_bad_requests_are_refused(cli: Cli) -> None:
     assert "no workload 'huge'" in cli.refused("bench", "steps", "--preset", "huge")
     assert "0 is too few" in cli.refused("bench", "steps", "--steps", "0")
     assert "not a size" in cli.refused("bench", "matmul", "--size", "8x8")
+    line = cli.refused("bench", "matmul", "--variant", "matmul", "zzz")
+    assert line.startswith("matmul has no variant 'zzz': choose from matmul_units, matmul_tiled, ")
+
+
+def test_a_variant_that_is_asked_for_and_cannot_be_timed_is_told(cli: Cli, quick: None) -> None:
+    flags = ("--size", "NN:8", "--device", "reference")
+    printed = cli.done("bench", "matmul", *flags, "--variant", "matmul_units")
+    assert re.search(r"^matmul NN 8x8x8 f32 +matmul_units +left out: ", printed, re.MULTILINE)
+    assert "left out" not in cli.done("bench", "matmul", *flags)
 
 
 # -------------------------------------------------------------------- what is kept

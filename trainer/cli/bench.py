@@ -15,7 +15,7 @@ from pathlib import Path
 from trainer.answers import answers
 from trainer.bench.curves import time_curves
 from trainer.bench.learn import compare_learning
-from trainer.bench.matmul import Product, check_size, products, time_matmuls
+from trainer.bench.matmul import Product, check_size, check_variants, products, time_matmuls
 from trainer.bench.profile import profile_kernels, profile_step
 from trainer.bench.pytorch import check_installed, time_torch_matmul, time_torch_steps
 from trainer.bench.records import Record, checkout, keep
@@ -146,6 +146,7 @@ async def main(args: argparse.Namespace) -> int:
         raise ConfigError(f"nothing called {unknown[0]!r} can be timed", f"choose from {', '.join(PARTS)}")
     for name in args.preset:
         workload(name)
+    check_variants(args.variant)
     for which in _sized(args) if "matmul" in parts else []:
         check_size(*which)
     if args.compare:
