@@ -234,6 +234,23 @@ def test_a_variant_that_is_asked_for_and_cannot_be_timed_is_told(cli: Cli, quick
 # -------------------------------------------------------------------- what is kept
 
 
+@pytest.mark.parametrize("held", ['{"broken', "[1, 2]", "{}", b"\xff", None])
+def test_what_records_cannot_join_is_refused_before_anything_is_measured(
+    held: str | bytes | None, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.cli.bench.open_device", None)
+    path = tmp_path / "train_steps.json"
+    if held is None:
+        path.mkdir()
+    else:
+        path.write_bytes(held if isinstance(held, bytes) else held.encode())
+    line = cli.refused("bench", "steps", *TINY, "--out", tmp_path)
+    assert str(path) in line
+    assert line.endswith("give another --out, or move the file")
+    if held is not None:
+        assert cli.refused("bench", "steps", *TINY, "--out", path).startswith(f"cannot write {path}")
+
+
 def test_a_list_of_numbers_is_a_line(tmp_path: Path) -> None:
     record = {"workload": "a [1, 2] b", "steps": [1, 2, 3], "losses": [0.5, -1e-05, 2], "rows": [{"ms": 1}]}
     keep(tmp_path, "x.json", [record])
