@@ -211,6 +211,17 @@ def test_tokenizer_trains_and_shows(cli: Cli, story: Path, tmp_path: Path) -> No
     assert Tokenizer.load(path).vocab_size == 290
 
 
+@pytest.mark.parametrize("name", [".", "story.txt/tokenizer.json"])
+def test_tokenizer_that_cannot_be_written_is_not_trained(
+    name: str, cli: Cli, story: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.cli.tokenizer.load", None)
+    place = story.parent / name
+    line = cli.refused("tokenizer", "--sources", story, "--out", place, "--overwrite")
+    assert line.startswith(("--out ", "cannot write "))
+    assert str(story.parent) in line
+
+
 # sample
 
 
