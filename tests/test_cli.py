@@ -144,6 +144,12 @@ def test_budget_needs_no_gpu_and_takes_the_presets_values(cli: Cli, monkeypatch:
     assert f"time        0:{minutes:02}:" in out
 
 
+def test_budget_of_a_model_that_fits_nowhere(cli: Cli) -> None:
+    line = cli.refused("budget", "--layers", "1000000000")
+    assert line.startswith("the model needs more than ")
+    assert line.endswith("a device has at most 1,048,576: choose a smaller --layers, --width or --vocab")
+
+
 # corpus, tokenizer
 
 
