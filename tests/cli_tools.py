@@ -78,12 +78,11 @@ def start(*arguments: str | Path, **settings: Any) -> subprocess.Popen[str]:
     environment.pop("TRAINER_DEBUG", None)
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
         env=environment,
-        **settings,
+        **{"stdout": subprocess.PIPE, **settings},
     )
 
 

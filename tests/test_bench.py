@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import struct
 from itertools import pairwise
@@ -219,9 +220,35 @@ def test_bad_requests_are_refused(cli: Cli) -> None:
     assert "no workload 'huge'" in cli.refused("bench", "steps", "--preset", "huge")
     assert "0 is too few" in cli.refused("bench", "steps", "--steps", "0")
     assert "not a size" in cli.refused("bench", "matmul", "--size", "8x8")
+    line = cli.refused("bench", "matmul", "--variant", "matmul", "zzz")
+    assert line.startswith("matmul has no variant 'zzz': choose from matmul_units, matmul_tiled, ")
+
+
+def test_a_variant_that_is_asked_for_and_cannot_be_timed_is_told(cli: Cli, quick: None) -> None:
+    flags = ("--size", "NN:8", "--device", "reference")
+    printed = cli.done("bench", "matmul", *flags, "--variant", "matmul_units")
+    assert re.search(r"^matmul NN 8x8x8 f32 +matmul_units +left out: ", printed, re.MULTILINE)
+    assert "left out" not in cli.done("bench", "matmul", *flags)
 
 
 # -------------------------------------------------------------------- what is kept
+
+
+@pytest.mark.parametrize("held", ['{"broken', "[1, 2]", "{}", b"\xff", None])
+def test_what_records_cannot_join_is_refused_before_anything_is_measured(
+    held: str | bytes | None, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.cli.bench.open_device", None)
+    path = tmp_path / "train_steps.json"
+    if held is None:
+        path.mkdir()
+    else:
+        path.write_bytes(held if isinstance(held, bytes) else held.encode())
+    line = cli.refused("bench", "steps", *TINY, "--out", tmp_path)
+    assert str(path) in line
+    assert line.endswith("give another --out, or move the file")
+    if held is not None:
+        assert cli.refused("bench", "steps", *TINY, "--out", path).startswith(f"cannot write {path}")
 
 
 def test_a_list_of_numbers_is_a_line(tmp_path: Path) -> None:

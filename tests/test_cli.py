@@ -144,6 +144,12 @@ def test_budget_needs_no_gpu_and_takes_the_presets_values(cli: Cli, monkeypatch:
     assert f"time        0:{minutes:02}:" in out
 
 
+def test_budget_of_a_model_that_fits_nowhere(cli: Cli) -> None:
+    line = cli.refused("budget", "--layers", "1000000000")
+    assert line.startswith("the model needs more than ")
+    assert line.endswith("a device has at most 1,048,576: choose a smaller --layers, --width or --vocab")
+
+
 # corpus, tokenizer
 
 
@@ -209,6 +215,17 @@ def test_tokenizer_trains_and_shows(cli: Cli, story: Path, tmp_path: Path) -> No
     assert "exists already" in cli.refused("tokenizer", "--sources", story, "--out", path)
     cli.done("tokenizer", "--sources", story, "--vocab", "290", "--out", path, "--overwrite")
     assert Tokenizer.load(path).vocab_size == 290
+
+
+@pytest.mark.parametrize("name", [".", "story.txt/tokenizer.json"])
+def test_tokenizer_that_cannot_be_written_is_not_trained(
+    name: str, cli: Cli, story: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.cli.tokenizer.load", None)
+    place = story.parent / name
+    line = cli.refused("tokenizer", "--sources", story, "--out", place, "--overwrite")
+    assert line.startswith(("--out ", "cannot write "))
+    assert str(story.parent) in line
 
 
 # sample

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pty
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_tools import (
-    ROOT,
     STEPS,
     TINY,
     Cli,
@@ -35,7 +35,7 @@ from trainer.cache import CACHE_VARIABLE
 from trainer.cli.display import Display
 from trainer.cli.interrupt import handled
 from trainer.config import PRESETS, ModelConfig
-from trainer.events import Notice, RunEnded, RunStarted, Sample, Step, from_json
+from trainer.events import Notice, Pacer, RunEnded, RunStarted, Sample, Step, from_json
 
 pytest_plugins = ("cli_fixtures",)
 
@@ -183,7 +183,7 @@ def test_text_with_few_pairs_makes_a_smaller_vocabulary(cli: Cli, tmp_path: Path
 # Interrupts.
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_first_interrupt_saves_and_says_how_to_go_on(number: int, story: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     flags = (*TINY, "--steps", "1000000", "--eval-every", "0", "--sample-every", "0", "--save-every", "50")
@@ -230,13 +230,105 @@ def test_second_interrupt_is_left_to_the_system() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.sleep(0.01)
             assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # it comes twice where a terminal goes
         return stops
 
     assert asyncio.run(interrupted()) == ["stop"]
     assert signal.getsignal(signal.SIGINT) == before
 
 
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handled():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+INTERRUPTED_TWICE = """
+import asyncio, os, signal
+from trainer.cli.display import open_display
+from trainer.cli.interrupt import handled
+async def work(interrupt):
+    interrupt.stop = lambda: os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(60)
+with open_display(), handled() as interrupt:
+    asyncio.run(work(interrupt))
+"""
+
+
+def test_second_interrupt_leaves_the_cursor_to_be_seen() -> None:
+    process, ours = start_on_terminal(program=["-c", INTERRUPTED_TWICE])
+    seen = all_shown(ours)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == -signal.SIGINT
+    assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l") >= 0
+
+
+ENDLESS = (*TINY, "--steps", "1000000", "--eval-every", "50", "--sample-every", "0", "--save-every", "0")
+
+
+def test_run_whose_reader_leaves_is_saved(story: Path, tmp_path: Path) -> None:
+    process = start("train", "--sources", story, "--out", tmp_path / "run", *ENDLESS)
+    wait_for(process, "step 50: validation")
+    assert process.stdout is not None
+    process.stdout.close()
+    err = process.communicate(timeout=60)[1]
+    line = "trainer: nobody reads the output any more (Broken pipe): stopping\n"
+    assert (process.returncode, err) == (0, line)
+    assert_stopped(tmp_path / "run")
+
+
+def test_run_whose_terminal_is_gone_is_saved(story: Path, tmp_path: Path) -> None:
+    process, ours = start_on_terminal("train", "--sources", story, "--out", tmp_path / "run", *ENDLESS)
+    seen = b""
+    while b"step 50: validation" not in seen:
+        seen += os.read(ours, 65536)
+    os.close(ours)
+    for _ in range(2):
+        process.send_signal(signal.SIGHUP)
+    err = process.communicate(timeout=60)[1]
+    assert (process.returncode, err) == (0, "")
+    assert_stopped(tmp_path / "run")
+
+
+def assert_stopped(out: Path) -> None:
+    """The run in `out` was stopped and saved, and can go on."""
+    last = read_log(out)[-1]
+    assert (last["event"], last["reason"]) == ("run_ended", "stopped")
+    assert checkpoint.load(out, resume=True).step == last["step"] >= 50
+
+
 # What a person sees.
+
+
+def test_a_stage_that_is_done_at_once_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Pacer(Display(), "evaluate", "passages", 1)
+    progress(1, "100.0% right")
+    progress.last(1, "100.0% right")
+    assert capsys.readouterr().out == "evaluate: 1 of 1 passages (100.0% right)\n"
+
+
+def start_on_terminal(*arguments: str | Path, **settings: Any) -> tuple[subprocess.Popen[str], int]:
+    """Start the program on a terminal of its own; also returns the end that shows what is written there."""
+    ours, theirs = pty.openpty()
+    environment = {"TERM": "xterm-256color", "COLUMNS": "120"}
+    process = start(*arguments, stdout=theirs, stdin=subprocess.DEVNULL, env=environment, **settings)
+    os.close(theirs)
+    return process, ours
+
+
+def all_shown(terminal: int) -> bytes:
+    """All that a program on this terminal writes until it ends."""
+    seen = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while piece := os.read(terminal, 65536):
+            seen += piece
+    os.close(terminal)
+    return seen
 
 
 def test_lines_come_every_few_seconds(
@@ -264,25 +356,9 @@ def test_lines_come_every_few_seconds(
 
 
 def test_terminal_gets_a_live_display_and_a_file_no_escapes(story: Path, tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    command = ["train", "--sources", str(story), "--out", str(tmp_path / "run"), *TINY, *STEPS]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "120"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trainer", *command],
-        stdout=theirs,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=environment,
-    )
-    os.close(theirs)
-    seen = b""
-    try:
-        while piece := os.read(ours, 65536):
-            seen += piece
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    os.close(ours)
-    assert process.communicate(timeout=60)[1] == b""
+    process, ours = start_on_terminal("train", "--sources", story, "--out", tmp_path / "run", *TINY, *STEPS)
+    seen = all_shown(ours)
+    assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 0
     assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h") > 0  # the cursor is back
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())

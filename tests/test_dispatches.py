@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -52,6 +54,14 @@ def test_dispatches_of_a_step(layers: int, precision: str, accumulate: int) -> N
     for kernel, count in dispatches(built, train).items():
         by_op[op_of(kernel)] += count
     assert all(by_op[op] >= fewest for op, fewest in least.items())
+
+
+def test_micro_batches_are_counted_and_not_listed() -> None:
+    built = build(MODEL, train=TrainConfig(accumulate=2), tokens=1000)
+    few, most = (dispatches(built, cast(TrainConfig, SimpleNamespace(accumulate=n))) for n in (2, 2**32))
+    assert most["random.windows"] == 2**32
+    assert most["layernorm.forward"] == 2**31 * few["layernorm.forward"]
+    assert most["adamw.update"] == few["adamw.update"]
 
 
 def test_on_gpus_the_backward_part_of_layernorm_is_one_dispatch() -> None:

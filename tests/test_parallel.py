@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from cli_tools import start, wait_for
 
 from trainer.cli import parallel
 from trainer.corpus import read_bundled
@@ -31,6 +32,27 @@ def test_what_the_reader_raises_ends_the_work(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(parallel, "LEAST_CHARACTERS", 0)
     with pytest.raises(KeyboardInterrupt):
         parallel.encode_documents(TOKENIZER, TEXTS, interrupt)
+
+
+KILLED = """
+import signal, sys
+from trainer.cli import parallel
+from trainer.tokenizer import Tokenizer
+def wait(event):
+    print("at work", flush=True)
+    signal.pause()
+parallel.LEAST_CHARACTERS = 0
+parallel.encode_documents(Tokenizer.train(["a tale of tales"], 257), ["a tale"] * 100, wait)
+"""
+
+
+def test_processes_end_with_one_that_is_killed() -> None:
+    """They hold its stdout, which ends with the last of them."""
+    process = start(program=["-c", KILLED])
+    wait_for(process, "at work")
+    process.kill()
+    process.communicate(timeout=30)
+    assert process.returncode < 0
 
 
 def test_a_small_text_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:

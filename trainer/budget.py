@@ -66,8 +66,11 @@ def estimate(model: Model, train: TrainConfig, *, software: bool, text_bytes: in
 
 def dispatches(model: Model, train: TrainConfig) -> Counter[str]:
     """Dispatches of a training step by kernel ("<op>.<entry point>")."""
-    programs = ["micro", *["micro_add"] * (train.accumulate - 1), "update"]
-    return Counter(d.kernel for name in programs for d in model.plan.programs[name].dispatches)
+    found: Counter[str] = Counter()
+    for name, times in (("micro", 1), ("micro_add", train.accumulate - 1), ("update", 1)):
+        for dispatch in model.plan.programs[name].dispatches if times else []:
+            found[dispatch.kernel] += times
+    return found
 
 
 def op_of(kernel: str) -> str:

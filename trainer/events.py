@@ -157,7 +157,9 @@ class Pacer:
         self._due = 0.0
 
     def __call__(self, done: float, detail: str = "") -> None:
-        """`done` units are: said if the last time is long enough ago."""
+        """`done` units are: said if the last time is long enough ago, and there are more to come."""
+        if 0 < self._total <= done:
+            return  # `last` says it
         if self._reader and (now := time.monotonic()) >= self._due:
             self._due = now + self.INTERVAL
             self._reader(Progress(self._stage, done, self._total, self._unit, detail))

@@ -70,6 +70,13 @@ def check_size(product: Product, precision: str) -> None:
             )
 
 
+def check_variants(names: Sequence[str]) -> None:
+    """Raises ConfigError for a name that no variant has."""
+    known = GPU_VARIANTS["matmul"]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"matmul has no variant {unknown[0]!r}", f"choose from {', '.join(known)}")
+
+
 async def time_matmuls(
     device: Device, product: Product, precision: str, variants: Sequence[str] = ()
 ) -> list[Record]:
@@ -82,7 +89,11 @@ async def time_matmuls(
     records = []
     for variant in reversed(GPU_VARIANTS["matmul"]):
         fits = _fits(product, half).get(variant, True) and needs(variant).features <= set(device.info.enabled)
-        if not fits or (variants and variant not in variants):
+        if variants and variant not in variants:
+            continue
+        if not fits:
+            if variants:
+                print(f"{label} {precision:5} {variant:14} left out: not for this product, or this device")
             continue
         _check(variant, await _values(device, variant, small, half), expected, half)
         executable = await _filled(device, variant, product, half)

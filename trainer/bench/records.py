@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer import storage
 from trainer.devices import Device
+from trainer.errors import ConfigError
 from trainer.provenance import commit, machine, today
 
 Record = dict[str, Any]
@@ -48,19 +49,30 @@ def digits(value: float, count: int = 4) -> float:
     return float(f"{value:.{count}g}")
 
 
+def read(path: Path) -> list[Record]:
+    """The records in a file; none where it is not there. Raises ConfigError for what holds something else."""
+    remedy = "give another --out, or move the file"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the records in {path} ({error})", remedy) from error
+    if not (isinstance(found, list) and all(isinstance(record, dict) for record in found)):
+        raise ConfigError(f"{path} holds no list of records", remedy)
+    return found
+
+
 def keep(folder: Path | None, name: str, records: list[Record]) -> None:
     """Merge `records` into `folder/name`, if there is a folder; those of the same measurement are replaced.
 
-    Raises TrainerError where the folder cannot be written.
+    Raises TrainerError where the folder cannot be written, or the file holds something else.
     """
     if folder is None:
         return
     path = folder / name
     with storage.storage_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     new = {_key(record) for record in records}
-    merged = sorted([r for r in kept if _key(r) not in new] + records, key=_key)
+    merged = sorted([r for r in read(path) if _key(r) not in new] + records, key=_key)
     text = json.dumps(merged, indent=1, ensure_ascii=False)
     # A list of numbers is a line: a run's losses should not be pages of them.
     text = re.sub(r"\[[-\d.e,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from trainer import __version__
+from trainer.cli.display import discard_output
 from trainer.cli.interrupt import handled
 from trainer.cli.options import Parser, check_utf8
 from trainer.errors import ConfigError, TrainerError
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has printed --help or --version
         return int(stop.code or 0)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
-        _discard_output()
+        discard_output()
         return 1
     except KeyboardInterrupt:
         return _failed("interrupted", 1)
@@ -114,9 +115,3 @@ def _failed(message: str, code: int) -> int:
     with contextlib.suppress(OSError):
         print(f"trainer: {message}", file=sys.stderr, flush=True)
     return code
-
-
-def _discard_output() -> None:
-    """Keep the interpreter from complaining, when it exits, that stdout is gone."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

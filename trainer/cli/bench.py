@@ -7,6 +7,7 @@ replaces the one of the same measurement on the same device.
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import product
@@ -15,13 +16,14 @@ from pathlib import Path
 from trainer.answers import answers
 from trainer.bench.curves import time_curves
 from trainer.bench.learn import compare_learning
-from trainer.bench.matmul import Product, check_size, products, time_matmuls
+from trainer.bench.matmul import Product, check_size, check_variants, products, time_matmuls
 from trainer.bench.profile import profile_kernels, profile_step
 from trainer.bench.pytorch import check_installed, time_torch_matmul, time_torch_steps
-from trainer.bench.records import Record, checkout, keep
+from trainer.bench.records import Record, checkout, keep, read
 from trainer.bench.steps import WORKLOADS, configured, time_steps, time_waiting, workload
 from trainer.bench.tokenizer import time_tokenizer
 from trainer.cli.options import add_device, number, whole
+from trainer.cli.run_folder import created
 from trainer.cli.texts import add_sources
 from trainer.cli.tune import kept_answers, row
 from trainer.config import PRECISIONS
@@ -146,11 +148,21 @@ async def main(args: argparse.Namespace) -> int:
         raise ConfigError(f"nothing called {unknown[0]!r} can be timed", f"choose from {', '.join(PARTS)}")
     for name in args.preset:
         workload(name)
+    check_variants(args.variant)
     for which in _sized(args) if "matmul" in parts else []:
         check_size(*which)
     if args.compare:
         check_installed()
     checkout()  # before anything is written into it
+    with created(args.out) if args.out else contextlib.nullcontext():
+        for part in parts if args.out else []:  # what is measured must not be lost for where it is to go
+            read(args.out / PARTS[part][1])
+        await _run(parts, args)
+    return 0
+
+
+async def _run(parts: list[str], args: argparse.Namespace) -> None:
+    """Measure the parts, and keep what is found."""
     device = await open_device(args.device) if set(parts) != {"tokenizer"} else None
     if device:
         print(f"{device.info.name} ({device.info.backend}), {machine()}")
@@ -160,7 +172,6 @@ async def main(args: argparse.Namespace) -> int:
     for part in (name for name in PARTS if name in parts):
         async for records in _measure(device, part, args):  # kept at once: what comes after may fail
             keep(args.out, PARTS[part][1], records)
-    return 0
 
 
 def _sized(args: argparse.Namespace) -> list[tuple[Product, str]]:

@@ -8,12 +8,14 @@ from datetime import timedelta
 from trainer.budget import Budget, dispatches, estimate, least_dispatches, op_of
 from trainer.cli.options import number, whole
 from trainer.cli.settings import add_settings, described
-from trainer.config import TrainConfig
-from trainer.errors import ConfigError
+from trainer.config import ModelConfig, TrainConfig
+from trainer.errors import ConfigError, DeviceError
 from trainer.kernels import HALF, NEEDS, Tuning
 from trainer.model import Model, build
 
 CHINCHILLA = 20  # tokens a parameter that make the best of a budget (Hoffmann et al., arXiv 2203.15556)
+BYTES_A_PARAMETER = 16  # weight, gradient and two moments, in f32
+MOST_MEMORY = 1 << 40  # bytes; where no device says how much it has
 
 EPILOG = """\
 examples:
@@ -54,6 +56,7 @@ async def main(args: argparse.Namespace) -> int:
         )
     if args.gflops == 0:
         raise ConfigError("--gflops is 0", "give a rate above 0")
+    check_size(model, MOST_MEMORY, "a device has at most")
     features = {HALF} if args.software else {HALF}.union(*(needs.features for needs in NEEDS.values()))
     built = build(
         model,
@@ -70,6 +73,18 @@ async def main(args: argparse.Namespace) -> int:
         print(f"time        {timedelta(seconds=round(seconds))} at {args.gflops:,g} GFLOP/s")
     print("\n".join(dispatch_lines(built, train)))
     return 0
+
+
+def check_size(model: ModelConfig, memory: int, has: str) -> None:
+    """Raises DeviceError for a model that does not fit `memory` bytes, whatever its plan: that of a billion
+    layers need never be built. `has` says whose memory it is.
+    """
+    least = BYTES_A_PARAMETER * model.parameters
+    if least > memory:
+        raise DeviceError(
+            f"the model needs more than {least >> 20:,} MiB, {has} {memory >> 20:,}",
+            "choose a smaller --layers, --width or --vocab",
+        )
 
 
 def budget_lines(budget: Budget, train: TrainConfig, dataset_tokens: int) -> list[str]:

@@ -3,14 +3,18 @@
     with open_display() as display:
         display(event)
 
-Everything goes to stdout: stderr has nothing but the line that says what went wrong.
+Everything goes to stdout: stderr has nothing but the line that says what went wrong. Work that outlives its
+reader, as a run outlives `head` or a terminal, says in `display.lost` how it ends.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -32,6 +36,12 @@ LINE_SECONDS = 5.0  # between two lines of progress where there is no terminal
 def open_display() -> Display:
     """The display that suits stdout."""
     return LiveDisplay() if sys.stdout.isatty() else Display()
+
+
+def discard_output() -> None:
+    """Let stdout, whose reader is gone, go nowhere: else each flush fails anew, that of the exit included."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Speed:
@@ -91,9 +101,14 @@ def describe(event: Event) -> str:
 
 
 class Display:
-    """One line for what matters, and one every few seconds for what goes on."""
+    """One line for what matters, and one every few seconds for what goes on.
+
+    `lost`: what is done when nothing can be shown any more, instead of raising the OSError that says so; the
+    display is silent from then on.
+    """
 
     def __init__(self) -> None:
+        self.lost: Callable[[], object] | None = None
         self._speed: Speed | None = None
         self._due = time.monotonic() + LINE_SECONDS
 
@@ -107,8 +122,28 @@ class Display:
         """Leave the terminal as it was. May be called twice."""
 
     def say(self, line: str) -> None:
-        """Show a line of text."""
+        """Show a line of text. Raises OSError where nobody reads it, unless `lost` says what to do then."""
+        with self._reaching():
+            self.print(line)
+
+    def print(self, line: str) -> None:
+        """Write a line of text to stdout."""
         print(line, flush=True)
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """A block that shows something."""
+        try:
+            yield
+        except OSError as error:  # a pipe is broken, a terminal hung up, a disk full
+            if self.lost is None:
+                raise
+            discard_output()
+            lost, self.lost = self.lost, None
+            with contextlib.suppress(OSError):
+                reason = error.strerror or error
+                print(f"trainer: nobody reads the output any more ({reason}): stopping", file=sys.stderr)
+            lost()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
@@ -157,9 +192,10 @@ class LiveDisplay(Display):
         self._bars.start()
 
     def close(self) -> None:
-        self._bars.stop()
+        with contextlib.suppress(OSError):  # a terminal that is gone needs nothing
+            self._bars.stop()
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def step(self, event: Step, speed: Speed) -> None:
@@ -169,9 +205,10 @@ class LiveDisplay(Display):
         self._show(event.stage, event.done, event.total, f"{event.done:,.0f} {event.unit}  {event.detail}")
 
     def _show(self, stage: str, done: float, total: float, note: str) -> None:
-        if stage != self._stage:
-            if self._task is not None:
-                self._bars.remove_task(self._task)
-            self._stage = stage
-            self._task = self._bars.add_task(stage, note=note)
-        self._bars.update(self._task, completed=done, total=total or None, note=note)
+        with self._reaching():
+            if stage != self._stage:
+                if self._task is not None:
+                    self._bars.remove_task(self._task)
+                self._stage = stage
+                self._task = self._bars.add_task(stage, note=note)
+            self._bars.update(self._task, completed=done, total=total or None, note=note)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from array import array
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -50,7 +52,16 @@ _tokenizers: list[Tokenizer] = []
 
 def _begin(tokenizer: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that hands out the work
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _tokenizers.append(Tokenizer.from_json(tokenizer))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed has told nobody: without it, the wait for work has no end."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _encode(text: str) -> bytes:

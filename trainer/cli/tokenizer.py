@@ -7,10 +7,10 @@ from pathlib import Path
 
 from trainer.cli.display import open_display
 from trainer.cli.options import whole
+from trainer.cli.run_folder import created
 from trainer.cli.texts import add_sources, load_tokenizer
 from trainer.corpus import BUNDLED, load
 from trainer.errors import ConfigError
-from trainer.storage import storage_errors
 from trainer.tokenizer import Tokenizer
 
 EPILOG = """\
@@ -58,13 +58,13 @@ async def main(args: argparse.Namespace) -> int:
 
 async def _train(args: argparse.Namespace) -> Tokenizer:
     out: Path = args.out
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder", "name a file")
     if out.exists() and not args.overwrite:
         raise ConfigError(f"{out} exists already", "give --overwrite or another --out")
-    with open_display() as display:
+    with open_display() as display, created(out.parent):
         documents = await load(args.sources, on_event=display)
         tokenizer = Tokenizer.train([document.text for document in documents], args.vocab, display)
-    with storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(out)
+        tokenizer.save(out)
     print(f"{tokenizer.vocab_size:,} tokens written to {out}")
     return tokenizer

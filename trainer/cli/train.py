@@ -251,11 +251,11 @@ async def run(trainer: Trainer, stream: Stream, out: Path, display: Display, int
 
     log = run_folder.Log(out, trainer.step)
     stream.readers.append(log)
-    interrupt.stop = stop
+    interrupt.stop = display.lost = stop
     try:
         reason = await trainer.run()
     finally:
-        interrupt.stop = None
+        interrupt.stop = display.lost = None
         log.close()
         trainer.runtime.close()
     if reason == "stopped":
