@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from trainer.budget import estimate
+from trainer.budget import BYTES_A_PARAMETER, estimate
 from trainer.config import ModelConfig, SampleConfig, TrainConfig, preset
 from trainer.devices import DeviceInfo, check_fits
 from trainer.errors import ConfigError, DeviceError
@@ -14,7 +14,6 @@ from trainer.kernels import Tuning
 from trainer.model import build
 
 DEFAULT = "nano"
-BYTES_A_PARAMETER = 16  # weight, gradient and two moments, in f32
 MOST_MEMORY = 16 << 30  # bytes; beyond it no browser gives memory, and planning would only take long
 
 Config = TypeVar("Config", ModelConfig, TrainConfig, SampleConfig)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from trainer.config import ModelConfig, TrainConfig
 from trainer.model import Model
 
+BYTES_A_PARAMETER = 16  # of the device: weight, gradient and two moments, in f32
+
 # Main memory of the process beside what is counted below, measured on Linux with wgpu 0.32: the interpreter,
 # wgpu, and the driver with its compiled kernels (NVIDIA's on an H100; Mesa's software renderer).
 HOST_BASE = 260 << 20

@@ -111,7 +111,7 @@ class TrainConfig:
 
     steps: int = option(300, "optimiser steps in all", low=1, high=MAX_STEPS)
     batch: int = option(8, "windows in one micro-batch (B)", low=1)
-    accumulate: int = option(1, "micro-batches whose gradients one step averages", low=1)
+    accumulate: int = option(1, "micro-batches whose gradients one step averages", low=1, high=65_536)
     learning_rate: float = option(3e-3, "peak learning rate", above=0)
     min_learning_rate: float = option(0.1, "learning rate at the end, as a share of the peak", high=1)
     warmup: int = option(20, "steps of linear warm-up")

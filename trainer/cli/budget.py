@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from datetime import timedelta
 
-from trainer.budget import Budget, dispatches, estimate, least_dispatches, op_of
+from trainer.budget import BYTES_A_PARAMETER, Budget, dispatches, estimate, least_dispatches, op_of
 from trainer.cli.options import number, whole
 from trainer.cli.settings import add_settings, described
 from trainer.config import ModelConfig, TrainConfig
@@ -14,7 +14,6 @@ from trainer.kernels import HALF, NEEDS, Tuning
 from trainer.model import Model, build
 
 CHINCHILLA = 20  # tokens a parameter that make the best of a budget (Hoffmann et al., arXiv 2203.15556)
-BYTES_A_PARAMETER = 16  # weight, gradient and two moments, in f32
 MOST_MEMORY = 1 << 40  # bytes; where no device says how much it has
 
 EPILOG = """\

@@ -13,7 +13,7 @@ from trainer.answers import answers, from_run
 from trainer.budget import estimate
 from trainer.checkpoint import Checkpoint
 from trainer.cli import run_folder
-from trainer.cli.budget import budget_lines
+from trainer.cli.budget import MOST_MEMORY, budget_lines, check_size
 from trainer.cli.display import Display, open_display
 from trainer.cli.interrupt import Interrupt, handled
 from trainer.cli.options import add_device, add_flags, given
@@ -39,15 +39,13 @@ from trainer.cli.texts import load_with_tokenizer as load_start
 from trainer.cli.tune import SECONDS, kept_answers
 from trainer.config import AUTO, PRESETS, ModelConfig, TrainConfig, from_dict, preset
 from trainer.devices import Device, check_fits, open_device
-from trainer.errors import CheckpointError, ConfigError, DeviceError
+from trainer.errors import CheckpointError, ConfigError
 from trainer.events import Stream
 from trainer.model import Model, build, settled
 from trainer.safetensors import TensorData
 from trainer.tokenizer import Tokenizer
 from trainer.train import Trainer
 
-BYTES_A_PARAMETER = 16  # weight, gradient and two moments, in f32
-MOST_MEMORY = 1 << 40  # bytes; where a device does not say how much it has
 TUNE = ("auto", "off", "force")
 TUNE_SECONDS = 10.0  # of measuring before a run begins
 BYTES_A_TOKEN = 3  # before the text is tokenized: from 2.6 (1,024 tokens) to 4.5 (50,257)
@@ -266,13 +264,7 @@ async def run(trainer: Trainer, stream: Stream, out: Path, display: Display, int
 
 def plan(device: Device, job: Job, tokens: int) -> Model:
     """The run's plan with a dataset of `tokens` tokens. Raises DeviceError where it does not fit."""
-    memory = device.info.memory or MOST_MEMORY
-    least = BYTES_A_PARAMETER * job.model.parameters
-    if least > memory:  # so that the plan of a billion layers need never be built
-        raise DeviceError(
-            f"the model needs more than {least >> 20:,} MiB, {device.info.name} has {memory >> 20:,}",
-            "choose a smaller --layers, --width or --vocab",
-        )
+    check_size(job.model, device.info.memory or MOST_MEMORY, f"{device.info.name} has")
     built = build(
         job.model,
         train=job.train,
