@@ -40,7 +40,7 @@ export class Flow {
     reduce(state, event);
     if (event.event === "trouble") this.stopFor(event);
     if (event.event === "run_started") {
-      mark(state, "train", "working");
+      mark(state, "train", state.phase === "paused" ? "paused" : "working"); // see begin
       for (const name of ["infer", "eval"]) mark(state, name, state.mode === "recorded" ? "unavailable" : "ready");
     }
     if (event.event === "saved") this.kept.remember(state.run.reason ? null : event.step); // the last save comes after the end
@@ -68,7 +68,7 @@ export class Flow {
     if (HARMLESS.has(trouble.kind)) return;
     this.tries.stop();
     this.turn++;
-    state.phase = "failed";
+    Object.assign(state, { phase: "failed", compiling: false, asked: "" });
     for (const name of STAGES) if (state.stages[name].status === "working") mark(state, name, "failed");
     if (["lost", "lost_again", "crash"].includes(trouble.kind)) {
       for (const name of ["infer", "eval"]) mark(state, name, "unavailable");
@@ -125,6 +125,7 @@ export class Flow {
   turnOver() {
     this.tries.stop();
     this.state.tries = 0;
+    this.opened = false;
     return ++this.turn;
   }
 
@@ -169,6 +170,8 @@ export class Flow {
     state.compiling = true;
     const from = run ? "" : base?.run ?? "";
     await this.ask("train", { model: state.model, train: run ? changes : complete(state.train), run, base: from });
+    state.compiling = false;
+    if (state.phase === "paused") await this.request("pause"); // since the kernels were compiled
     if (!run) this.client.send("rename_run", { run: state.run.name, title: state.run.title }).catch(() => {});
   }
 
@@ -209,28 +212,37 @@ export class Flow {
 
   async pause() {
     const { state } = this;
+    if (state.asked) return;
     if (this.replay) {
       this.replay.pause();
-      state.phase = "paused";
-      mark(state, "train", "paused");
-    } else if (state.run.begun && state.stage === "train") {
-      await this.ask("pause");
-      if (state.phase !== "working") return;
-      state.phase = "paused";
-      mark(state, "train", "paused");
-    } else {
+    } else if (state.stage !== "train") {
       this.gate = new Promise((resolve) => { this.open = resolve; });
-      state.phase = "paused";
+    } else if (!state.compiling) { // else begin says it to the worker
+      await this.request("pause");
+      if (state.phase !== "working") return;
     }
+    state.phase = "paused";
+    if (state.stage === "train") mark(state, "train", "paused");
     this.draw(false);
+  }
+
+  /** Asks the worker to hold or to end what is under way, and says so until it has. */
+  async request(command) {
+    const { state } = this;
+    state.asked = command;
+    this.draw(false);
+    try {
+      await this.ask(command);
+    } finally {
+      state.asked = "";
+      this.draw(false);
+    }
   }
 
   async resume() {
     const { state } = this;
-    if (this.opened) {
-      this.opened = false;
-      return this.kept.continue(state.run.name);
-    }
+    if (state.asked) return;
+    if (this.opened) return this.kept.continue(state.run.name);
     state.phase = "working";
     if (this.replay) {
       if (this.replay.ended) state.run = Object.assign(emptyRun(), { unigram: state.run.unigram });
@@ -241,28 +253,31 @@ export class Flow {
       this.open = this.gate = null;
     } else {
       mark(state, "train", "working");
-      await this.ask("resume");
+      if (!state.compiling) await this.ask("resume");
     }
     this.draw(false);
   }
 
   async stop() {
     const { state } = this;
+    if (state.asked) return;
+    const { stage, compiling } = state;
+    const { opened } = this;
     this.open?.();
     this.open = this.gate = null;
-    if (state.run.begun && state.stage === "train") {
-      await this.ask("stop"); // its run_ended says the rest
-      return;
-    }
     this.turnOver();
-    const { stage } = state;
-    if (PREPARATION.includes(stage) && state.stages[stage].status === "working") mark(state, stage, "ready");
-    if (stage === "eval") mark(state, "eval", "ready");
-    state.phase = state.run.begun ? "done" : "idle";
-    state.stage = "";
-    if (state.booted) await this.ask("stop").catch(() => {});
-    else this.client.end();
+    if (!state.booted) this.client.end();
+    else if (!opened) await this.request("stop");
+    // By now a run_ended has said the rest, if a run was under way, or a trouble has.
+    if (state.stage !== stage || !["working", "paused"].includes(state.phase)) return;
+    const { run, stages } = state;
+    if (["working", "paused"].includes(stages[stage]?.status)) mark(state, stage, stage === "train" && run.begun ? "done" : "ready");
+    Object.assign(state, { phase: run.begun ? "done" : "idle", stage: "", compiling: false });
     this.draw(false);
+    if (compiling && run.saved) { // the worker let go of the model to go on with it
+      await this.kept.open(run.name, run.title);
+      mark(state, "train", "done");
+    }
   }
 
   // ---------------------------------------------------------------- text

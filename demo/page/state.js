@@ -27,6 +27,7 @@ export function initial() {
     phase: "idle", // idle, working, paused, done, failed, looking (on, while another tab trains)
     stage: "", // the one that works
     device: null, problem: "", peak: 0, loading: null, booted: false, compiling: false,
+    asked: "", // pause or stop, while the worker is at it
     tuning: null, kernels: null, // how far the measuring of kernels is, and what it found
     preset: "micro", model: {}, train: {}, rule: null, budget: null,
     source: "books", library: null, fetching: null,

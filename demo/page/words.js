@@ -13,6 +13,9 @@ const WORDS = {
 /** Playback never passes for the reader's own run. */
 const RECORDED = { ...WORDS, working: "Playing", done: "Recorded" };
 
+/** What the worker was asked for, and is still at. */
+const ASKED = { pause: "Pausing, as soon as the step under way is done.", stop: "Stopping, as soon as what is under way lets it." };
+
 const SOFTWARE_SLOWER = "It works, about 50 times slower, on the smallest model.";
 const action = (label, does) => ({ label, does });
 
@@ -58,6 +61,11 @@ export function timeLeft(state) {
 export function runBar(state, now = Date.now()) {
   if (state.trouble && state.mode === "live") return troubleBar(state, now);
   if (state.mode === "recorded") return recordedBar(state);
+  const bar = liveBar(state, now);
+  return state.asked ? { ...bar, note: ASKED[state.asked] } : bar;
+}
+
+function liveBar(state, now) {
   const { run, phase } = state;
   const bar = progress(state);
   if (state.offer && phase === "idle") {
@@ -153,7 +161,7 @@ function doneBar(state) {
       actions: [action("Train on your text", "train-on"), action("Export", "export")],
     };
   }
-  const title = run.reason === "stopped" ? `Stopped at step ${whole(run.step)} of ${whole(run.steps)}` : `Trained: ${whole(run.steps)} steps in ${duration(run.seconds)}`;
+  const title = run.reason !== "finished" && run.step < run.steps ? `Stopped at step ${whole(run.step)} of ${whole(run.steps)}` : `Trained: ${whole(run.steps)} steps in ${duration(run.seconds)}`;
   const note = run.saved ? `Saved in this browser as “${run.title || run.name}”.` : "Kept in this tab.";
   return { status: "done", bar: 100, title, note, actions: [action("Train longer", "longer"), action("Export", "export")] };
 }

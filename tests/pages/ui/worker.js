@@ -12,6 +12,9 @@ const DOCUMENTS = [
 ];
 const FREQUENT = [",", " the", ".", " and", " to", " a", " of", "\n"].map((text, i) => ({ text, count: Math.round(60_000 / (i + 1)) }));
 
+const HELD = query.get("hold"); // a command whose answer waits: till the test calls release(), or a stop
+let held = null;
+
 const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 const readLog = async (url) => (await (await fetch(url)).text()).trim().split("\n").map((line) => JSON.parse(line));
 
@@ -90,6 +93,7 @@ const ANSWERS = {
   pause: () => { state = "paused"; return { step: log[at]?.step ?? 300 }; },
   resume: () => { state = "training"; play(); return {}; },
   stop() {
+    if (HELD !== "stop") held?.reject({ kind: "stopped", title: "Stopped" });
     if (state !== "idle") post({ event: "run_ended", step: log[at]?.step ?? 0, reason: "stopped", seconds: 9, detail: "" });
     state = "idle";
     return { step: 0 };
@@ -174,8 +178,11 @@ function trouble() {
 
 const post = (message) => self.postMessage(message);
 
+self.release = () => held.resolve();
+
 self.onmessage = async ({ data: { id, command, ...fields } }) => {
   try {
+    if (command === HELD) await new Promise((resolve, reject) => { held = { resolve, reject }; });
     post({ reply: id, result: await ANSWERS[command](fields) });
   } catch (error) {
     post({ reply: id, error: error.kind ? { details: "", ...error } : { kind: "crash", title: String(error), note: "", details: "" } });
