@@ -121,3 +121,89 @@ def test_an_opened_run_is_left_by_stop(chromium: Browser, ui_base: str) -> None:
         expect(title(page)).to_have_text("Paused at step 150")
         press(page, "Resume")
         expect(title(page)).to_have_text(re.compile("^Trained: 300 steps"))
+
+
+def imports(page: Page) -> None:
+    page.get_by_role("button", name="Runs").click()
+    file = {"name": "run.zip", "mimeType": "application/zip", "buffer": b"PK"}
+    page.locator('[data-t="import"]').set_input_files(file)
+    page.locator('[data-sheet="runs"]').get_by_role("button", name="Close").click()
+
+
+def writes(page: Page) -> None:
+    head(page, "infer").click()
+    page.locator('[data-do="write"]').click()
+
+
+def evaluates(page: Page) -> None:
+    head(page, "eval").click()
+    page.locator('[data-do="evaluate"]').click()
+
+
+@pytest.mark.parametrize(
+    ("command", "ask"), [("import_run", imports), ("generate", writes), ("evaluate", evaluates)]
+)
+def test_what_is_refused_beside_the_training_is_told_and_leaves_it_alone(
+    chromium: Browser, ui_base: str, command: str, ask: object
+) -> None:
+    assert callable(ask)
+    with demo(chromium, ui_base, f"refuse={command}&pace=150", gpu="software") as page:
+        press(page, "Start")
+        expect(title(page)).to_have_text(TRAINING)
+        ask(page)
+        expect(title(page)).to_have_text(f"{command} is refused")
+        expect(page.get_by_role("alert").first).to_contain_text("Ask again.")
+        for stage, word in {"train": "Working", "infer": "Ready", "eval": "Ready"}.items():
+            expect(head(page, stage)).to_contain_text(word)
+        press(page, "Details")
+        expect(page.locator('[data-t="details-note"]')).to_have_text(f"{command} is refused. Ask again.")
+        page.keyboard.press("Escape")
+        press(page, "Dismiss")
+        expect(title(page)).to_have_text(TRAINING)
+        press(page, "Stop")
+        expect(title(page)).to_have_text(re.compile(r"^Stopped at step \d+ of 300"))
+
+
+def test_a_refusal_is_forgotten_when_the_run_has_ended(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "refuse=generate&pace=40", gpu="software") as page:
+        press(page, "Start")
+        expect(title(page)).to_have_text(TRAINING)
+        writes(page)
+        expect(title(page)).to_have_text("generate is refused")
+        expect(title(page)).to_have_text(re.compile("^Trained: 300 steps"))
+
+
+def test_a_run_that_cannot_be_opened_leaves_the_current_one(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "refuse=open_run", gpu="software") as page:
+        press(page, "Start")
+        expect(head(page, "eval")).to_contain_text("bits/byte")
+        page.get_by_role("button", name="Runs").click()
+        page.locator('[data-t="runs"]').get_by_role("button", name="Open").click()
+        expect(title(page)).to_have_text("open_run is refused")
+        press(page, "Dismiss")
+        expect(title(page)).to_have_text(re.compile("^Trained: 300 steps"))
+        expect(head(page, "train")).to_contain_text("300 steps")
+
+
+def test_a_missing_text_does_not_stop_the_writing(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "hold=generate", gpu="software") as page:
+        page.get_by_role("button", name="Runs").click()
+        page.locator('[data-t="shipped"] button').first.click()
+        press(page, "Train on your text")
+        writes(page)
+        expect(head(page, "infer")).to_contain_text("Working")
+        press(page, "Start")
+        expect(title(page)).to_have_text("There is no text yet")
+        expect(head(page, "infer")).to_contain_text("Working")
+        release(page)
+        expect(head(page, "infer")).to_contain_text("Done")
+
+
+@pytest.mark.parametrize(("typed", "taken"), [("-1", "0"), ("1.5", "2"), ("5e9", "4294967295"), ("", "0")])
+def test_a_seed_is_made_one(chromium: Browser, ui_base: str, typed: str, taken: str) -> None:
+    with demo(chromium, ui_base) as page:
+        head(page, "infer").click()
+        seed = page.get_by_label("Seed").last
+        seed.fill(typed)
+        seed.press("Enter")
+        expect(seed).to_have_value(taken)

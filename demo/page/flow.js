@@ -6,13 +6,15 @@ import { complete, PRESETS, suited } from "./presets.js";
 import { unigramLoss } from "./replay.js";
 import { Settings } from "./settings.js";
 import { Shipped } from "./shipped.js";
-import { emptyRun, initial, mark, outdate, reduce, STAGES } from "./state.js";
+import { emptyRun, HARMLESS, initial, mark, outdate, reduce, STAGES } from "./state.js";
 import { Tries } from "./tries.js";
-import { HARMLESS, presetTitle, sourceTitle } from "./words.js";
+import { presetTitle, sourceTitle } from "./words.js";
 
 export const PREPARATION = ["data", "tokenizer", "tokenize"];
 /** Answers of commands that were ended on purpose, or with the worker, which is told anyway. */
 const QUIET = new Set(["ended", "stopped"]);
+/** Troubles that end the worker, or what it has on the device. */
+const GONE = new Set(["lost", "lost_again", "crash"]);
 const FREQUENT = new Set(["step", "merge", "token", "progress", "loading"]);
 
 export class Flow {
@@ -69,8 +71,8 @@ export class Flow {
     this.tries.stop();
     this.turn++;
     Object.assign(state, { phase: "failed", compiling: false, asked: "" });
-    for (const name of STAGES) if (state.stages[name].status === "working") mark(state, name, "failed");
-    if (["lost", "lost_again", "crash"].includes(trouble.kind)) {
+    for (const name of [...PREPARATION, "train"]) if (state.stages[name].status === "working") mark(state, name, "failed");
+    if (GONE.has(trouble.kind)) {
       for (const name of ["infer", "eval"]) mark(state, name, "unavailable");
       if (state.run.begun) mark(state, "train", "failed");
     }
@@ -78,12 +80,24 @@ export class Flow {
     if (trouble.kind === "network") this.tries.later(trouble);
   }
 
-  /** An error that a command was answered with. Whatever has been ended on purpose is none. */
+  /** An error that ends the way through the stages. Whatever has been ended on purpose is none. */
   fail(error, stage = "") {
     if (error instanceof Trouble && QUIET.has(error.kind)) return;
-    const { title = error.message, note = "", details = String(error.stack ?? ""), kind = "", retry = null } = error;
     if (stage && STAGES.includes(stage)) mark(this.state, stage, "failed");
-    this.receive({ event: "trouble", kind, title, note, details, retry, usable: false });
+    this.receive({ ...told(error), usable: false });
+  }
+
+  /** An error of a command beside it: it is told, unless its cause is, and all goes on. */
+  tell(error) {
+    if (error instanceof Trouble && QUIET.has(error.kind)) return;
+    if (GONE.has(this.state.trouble?.kind)) return;
+    const event = told(error);
+    this.receive(HARMLESS.has(event.kind) ? event : { ...event, kind: "beside" });
+  }
+
+  /** A stage beside the way has ended without a result. */
+  rest(name) {
+    if (this.state.stages[name].status === "working") mark(this.state, name, "ready");
   }
 
   // ---------------------------------------------------------------- the way through the stages
@@ -125,6 +139,7 @@ export class Flow {
   turnOver() {
     this.tries.stop();
     this.state.tries = 0;
+    this.state.aside = null;
     this.opened = false;
     return ++this.turn;
   }
@@ -201,8 +216,8 @@ export class Flow {
       mark(state, "eval", "done");
       keep.write("reports", state.reports);
     } catch (error) {
-      mark(state, "eval", "ready");
-      if (turn === this.turn) this.fail(error, "eval");
+      this.rest("eval");
+      this.tell(error);
     }
     if (turn === this.turn && state.stage === "eval") Object.assign(state, { phase: before, stage: "train" });
     this.draw(false);
@@ -331,8 +346,8 @@ export class Flow {
       text.rate = count / ((performance.now() - text.began) / 1000);
       mark(state, "infer", "done");
     } catch (error) {
-      mark(state, "infer", "ready");
-      this.fail(error);
+      this.rest("infer");
+      this.tell(error);
     }
     text.ended = true;
     this.draw(false);
@@ -360,4 +375,10 @@ export class Flow {
     replay.play();
     this.draw(false);
   }
+}
+
+/** An error as the event that tells of it. */
+function told(error) {
+  const { title = error.message, note = "", details = String(error.stack ?? ""), kind = "", retry = null } = error;
+  return { event: "trouble", kind, title, note, details, retry };
 }

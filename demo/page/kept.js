@@ -30,7 +30,7 @@ export class Kept {
     const { flow } = this;
     const { state } = flow;
     const title = state.offer?.title ?? state.run.title;
-    Object.assign(state, { phase: "working", stage: "boot", trouble: null, offer: null });
+    Object.assign(state, { phase: "working", stage: "boot", trouble: null, offer: null, compiling: true });
     const turn = flow.turnOver();
     flow.draw(false);
     try {
@@ -47,8 +47,8 @@ export class Kept {
   async open(name, title = "") {
     const { flow } = this;
     const { state } = flow;
-    state.run = Object.assign(emptyRun(), { name, title });
     const opened = await flow.ask("open_run", { run: name });
+    state.run = Object.assign(emptyRun(), { name, title });
     this.replay(opened.events ?? []);
     Object.assign(state.run, { name, title: opened.title || title || name });
     if (opened.model) state.model = { ...opened.model };

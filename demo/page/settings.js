@@ -53,7 +53,7 @@ export class Settings {
     clearTimeout(this.asking);
     if (!state.booted || state.rule || state.phase === "working") return;
     this.asking = setTimeout(() => {
-      this.flow.ask("estimate", { model: state.model, train: complete(state.train) }).catch((error) => this.flow.fail(error));
+      this.flow.ask("estimate", { model: state.model, train: complete(state.train) }).catch((error) => this.flow.tell(error));
     }, 300);
   }
 }

@@ -3,6 +3,8 @@
 // The state is changed in place, because a run's series grow by thousands of points; views read it when they draw.
 
 export const STAGES = ["data", "tokenizer", "tokenize", "train", "infer", "eval"];
+/** Troubles under which all goes on. */
+export const HARMLESS = new Set(["quota", "shipped", "beside"]);
 const KEPT_MERGES = 12;
 const SLOWEST = 0.02; // share of a new loss in the smoothed one, once the run is long
 
@@ -42,7 +44,9 @@ export function initial() {
     shipped: { models: [], note: "" }, // trained models that come with the site
     opening: null, // how much of one has come
     base: null, // {run, title} whose weights the next run begins from
-    trouble: null, notice: "",
+    trouble: null, // what ended the way through the stages
+    aside: null, // what went wrong beside it, and is told while all goes on
+    notice: "",
     nextTry: 0, tries: 0, // when books are asked for again by themselves (ms since 1970), and how often they were
     open: "train", followed: true,
     stages: {
@@ -209,7 +213,7 @@ const REDUCERS = {
       trainTokens: e.train_tokens, validationTokens: e.validation_tokens,
     });
     run.step = e.step;
-    Object.assign(state, { trouble: null, compiling: false });
+    Object.assign(state, { trouble: null, aside: null, compiling: false });
   },
   step(state, e) {
     addStep(state.run, e);
@@ -224,16 +228,18 @@ const REDUCERS = {
   },
   saved(state, e) {
     state.run.saved = { step: e.step, at: Date.now() };
-    if (state.trouble?.kind === "quota") state.trouble = null;
+    if (state.aside?.kind === "quota") state.aside = null;
   },
   notice: (state, e) => { state.notice = e.message; },
   run_ended(state, e) {
     Object.assign(state.run, { reason: e.reason, seconds: e.seconds || state.run.seconds, detail: e.detail });
+    if (state.aside?.kind !== "quota") state.aside = null;
   },
   token(state, e) {
     state.text?.tokens.push(e);
   },
   trouble(state, e) {
-    state.trouble = e;
+    if (HARMLESS.has(e.kind)) state.aside = e;
+    else Object.assign(state, { trouble: e, aside: null });
   },
 };

@@ -31,10 +31,8 @@ const TROUBLES = {
   other_tab: { actions: [action("Take over", "take-over"), action("Look on", "look-on")] },
   crash: { actions: [action("Restart", "recover"), action("Details", "details")] },
   shipped: { actions: [action("Try again", "open-again"), action("Leave it", "dismiss")] },
+  beside: { actions: [action("Dismiss", "dismiss"), action("Details", "details")] },
 };
-
-/** Troubles under which all goes on. */
-export const HARMLESS = new Set(["quota", "shipped"]);
 
 const KINDLESS = { actions: [action("Try again", "retry"), action("Details", "details")] };
 
@@ -59,6 +57,7 @@ export function timeLeft(state) {
 
 /** @returns {{status: string, title: string, note: string, actions: {label: string, does: string}[], bar: number}} */
 export function runBar(state, now = Date.now()) {
+  if (state.aside && state.mode === "live") return asideBar(state);
   if (state.trouble && state.mode === "live") return troubleBar(state, now);
   if (state.mode === "recorded") return recordedBar(state);
   const bar = liveBar(state, now);
@@ -180,17 +179,21 @@ function recordedBar(state) {
   return { status: "unavailable", bar: progress(state), title, note, actions: [...first, action("What to do", "what")] };
 }
 
+function asideBar(state) {
+  const { kind, title, note } = state.aside;
+  return { status: "failed", bar: progress(state), title, note, actions: TROUBLES[kind].actions };
+}
+
 function troubleBar(state, now) {
   const { trouble, run } = state;
   const known = TROUBLES[trouble.kind] ?? KINDLESS;
   const safe = run.saved ? `The run is safe up to step ${whole(run.saved.step)}.` : "Nothing was saved yet: it starts anew.";
   const titles = {
     lost: `The GPU stopped at step ${whole(run.step)}`, lost_again: "The GPU stopped again",
-    crash: "Python stopped", quota: "Storage is full: not saving",
+    crash: "Python stopped",
   };
   const notes = {
     lost: `The browser reset it. ${safe}`, lost_again: "A smaller batch is easier on it.", crash: safe,
-    quota: "Training goes on. Delete a run, or export this one.",
   };
   const note = trouble.note || notes[trouble.kind] || "";
   return {

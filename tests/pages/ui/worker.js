@@ -183,6 +183,7 @@ self.release = () => held.resolve();
 self.onmessage = async ({ data: { id, command, ...fields } }) => {
   try {
     if (command === HELD) await new Promise((resolve, reject) => { held = { resolve, reject }; });
+    if (command === query.get("refuse")) throw { kind: "refused", title: `${command} is refused`, note: "Ask again." };
     post({ reply: id, result: await ANSWERS[command](fields) });
   } catch (error) {
     post({ reply: id, error: error.kind ? { details: "", ...error } : { kind: "crash", title: String(error), note: "", details: "" } });
