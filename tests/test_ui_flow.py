@@ -207,3 +207,98 @@ def test_a_seed_is_made_one(chromium: Browser, ui_base: str, typed: str, taken: 
         seed.fill(typed)
         seed.press("Enter")
         expect(seed).to_have_value(taken)
+
+
+TALE = {"name": "tale.txt", "mimeType": "text/plain", "buffer": b"Once upon a time. " * 2000}
+
+
+def choose(page: Page, source: str) -> None:
+    head(page, "data").click()
+    page.get_by_role("radio", name=source).check()
+
+
+def add_tale(page: Page) -> None:
+    choose(page, "Your own text")
+    page.locator('[data-t="files"]').set_input_files(TALE)  # type: ignore[arg-type]
+    expect(page.locator('[data-t="own-files"] li')).to_have_count(1)
+
+
+def another_seed(page: Page) -> None:
+    head(page, "train").click()
+    page.get_by_role("radio", name="Settings").check()
+    page.get_by_text("Advanced", exact=True).click()
+    page.locator('[data-field="seed"]').fill("5")
+
+
+def trained_as(page: Page, name: str, text: str) -> None:
+    """Start, and the run is called `name` and was made from `text`, as Data's head has it."""
+    press(page, "Start")
+    expect(title(page)).to_have_text(re.compile("^Trained: 300 steps"))
+    expect(note(page)).to_contain_text(f"“{name}")
+    expect(head(page, "data")).to_contain_text(text)
+
+
+def test_start_takes_the_books_that_are_chosen_after_a_text(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
+        add_tale(page)
+        page.get_by_role("button", name="Use this text").click()
+        expect(head(page, "data")).to_contain_text("1 text")
+        choose(page, "Ten books")
+        expect(page.get_by_role("button", name="Use this text")).to_be_enabled()
+        expect(head(page, "data")).to_contain_text("1 text")
+        trained_as(page, "Ten books, nano", "2 books")
+        expect(page.get_by_role("button", name="Use this text")).to_be_hidden()
+
+
+def test_start_takes_the_text_that_is_chosen_after_the_books(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
+        trained_as(page, "Ten books, nano", "2 books")
+        add_tale(page)
+        expect(head(page, "data")).to_contain_text("2 books")
+        another_seed(page)
+        trained_as(page, "tale, own settings", "1 text")
+
+
+def test_start_asks_for_a_book_where_none_is_picked(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
+        choose(page, "Pick from the library")
+        head(page, "train").click()
+        press(page, "Start")
+        expect(title(page)).to_have_text("No book is picked yet")
+        press(page, "Pick books")
+        expect(page.get_by_label("Search the library")).to_be_focused()
+
+
+def test_a_run_that_is_opened_brings_its_text(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
+        add_tale(page)
+        trained_as(page, "tale, nano", "1 text")
+        choose(page, "Ten books")
+        open_run(page)
+        expect(page.locator('input[value="text"]')).to_be_checked()
+        press(page, "Stop")
+        another_seed(page)
+        trained_as(page, "tale, own settings", "1 text")
+
+
+DROP = """(body) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File(["Once upon a time. ".repeat(2000)], "tale.txt"));
+  body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_a_file_that_is_dropped_while_it_trains_changes_nothing(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "pace=150", gpu="software") as page:
+        body = page.locator('[data-stage="data"] .stage__body')
+        press(page, "Start")
+        expect(title(page)).to_have_text(TRAINING)
+        head(page, "data").click()
+        body.evaluate(DROP)
+        expect(page.locator('input[value="books"]')).to_be_checked()
+        expect(head(page, "data")).to_contain_text("2 books")
+        press(page, "Stop")
+        expect(title(page)).to_have_text(re.compile("^Stopped at"))
+        body.evaluate(DROP)
+        expect(page.locator('[data-t="own-files"]')).to_have_text(re.compile("^tale"))
+        expect(page.locator('[data-t="own-files"] li')).to_have_count(1)

@@ -6,7 +6,7 @@ import { complete, PRESETS, suited } from "./presets.js";
 import { unigramLoss } from "./replay.js";
 import { Settings } from "./settings.js";
 import { Shipped } from "./shipped.js";
-import { emptyRun, HARMLESS, initial, mark, outdate, reduce, STAGES } from "./state.js";
+import { emptyRun, HARMLESS, initial, mark, outdate, reduce, sameText, STAGES } from "./state.js";
 import { Tries } from "./tries.js";
 import { presetTitle, sourceTitle } from "./words.js";
 
@@ -15,6 +15,11 @@ export const PREPARATION = ["data", "tokenizer", "tokenize"];
 const QUIET = new Set(["ended", "stopped"]);
 /** Troubles that end the worker, or what it has on the device. */
 const GONE = new Set(["lost", "lost_again", "crash"]);
+/** What Start says where nothing of the chosen kind is there. */
+const NO_TEXT = {
+  text: { kind: "too_little", title: "There is no text yet", note: "Paste one or choose files: 20 KB are needed." },
+  gutenberg: { kind: "no_books", title: "No book is picked yet", note: "Pick one or more of the library, in Data." },
+};
 const FREQUENT = new Set(["step", "merge", "token", "progress", "loading"]);
 
 export class Flow {
@@ -26,7 +31,7 @@ export class Flow {
     this.replay = null;
     this.turn = 0; // raised by whatever makes an older way through the stages void
     this.onlyData = false; // the way under way ends with the text
-    this.sources = [{ kind: "books" }];
+    this.sources = [{ kind: "books" }]; // of the text that is chosen; that of state.loaded may be another
     this.kept = new Kept(this);
     this.shipped = new Shipped(this);
     this.tries = new Tries(this);
@@ -105,10 +110,11 @@ export class Flow {
   async start() {
     const { state } = this;
     if (state.rule) return;
-    if (state.source === "text" && this.sources[0].kind !== "text") {
-      this.fail(new Trouble({ kind: "too_little", title: "There is no text yet", note: "Paste one or choose files: 20 KB are needed." }));
+    if (!this.sources.length) {
+      this.fail(new Trouble(NO_TEXT[state.source]));
       return;
     }
+    if (!sameText(this.sources, state.loaded ?? [])) this.outdateText();
     Object.assign(state, { phase: "working", stage: "boot", offer: null, trouble: null, followed: true });
     this.onlyData = false;
     const turn = this.turnOver();
@@ -298,12 +304,15 @@ export class Flow {
   // ---------------------------------------------------------------- text
 
   /** Another text: all that was made of the old one is to be made again. */
-  async load(sources, source) {
+  outdateText() {
+    Object.assign(this.state.stages.data, { status: "ready", old: "" });
+    outdate(this.state, "data", "another text");
+  }
+
+  async load(sources) {
     const { state } = this;
     this.sources = sources;
-    state.source = source;
-    Object.assign(state.stages.data, { status: "ready", old: "" });
-    outdate(state, "data", "another text");
+    this.outdateText();
     Object.assign(state, { phase: "working", stage: "boot", trouble: null });
     this.onlyData = true;
     const turn = this.turnOver();
@@ -329,7 +338,7 @@ export class Flow {
 
   /** Asks for the books again, and goes on as far as was wanted. */
   fetchAgain() {
-    return this.onlyData ? this.load(this.sources, this.state.source) : this.start();
+    return this.onlyData ? this.load(this.sources) : this.start();
   }
 
   // ---------------------------------------------------------------- writing

@@ -2,7 +2,7 @@
 import { keep } from "./dom.js";
 import { PREPARATION } from "./flow.js";
 import { FURTHER, PRESETS, same } from "./presets.js";
-import { emptyRun, mark, outdate, reduce } from "./state.js";
+import { emptyRun, mark, outdate, reduce, sourcesOf } from "./state.js";
 
 /** Troubles after which the worker still knows the run. */
 const KNOWN = new Set(["lost", "lost_again", "not_finite"]);
@@ -54,7 +54,7 @@ export class Kept {
     if (opened.model) state.model = { ...opened.model };
     if (opened.train) this.settle(opened.train);
     else this.settleWeights(opened);
-    if (opened.documents) state.documents = opened.documents;
+    if (opened.documents) this.settleText(opened.documents);
     if (opened.report) state.report = opened.report;
     if (opened.tokens) reduce(state, { event: "answer", command: "tokenize", result: opened.tokens, fields: {} });
     for (const stage of ["infer", "eval"]) mark(state, stage, "ready");
@@ -68,6 +68,14 @@ export class Kept {
     Object.assign(state, { base: null, train: { ...train } });
     state.preset = Object.keys(PRESETS).find((p) => same(PRESETS[p].model, state.model)) ?? "";
     for (const stage of PREPARATION) mark(state, stage, "done");
+  }
+
+  /** Its text, which is thereby the one that is chosen. */
+  settleText(documents) {
+    const { flow } = this;
+    const loaded = sourcesOf(documents);
+    flow.sources = loaded;
+    Object.assign(flow.state, { documents, loaded, source: loaded[0].kind, preview: "", previewed: 0 });
   }
 
   /** Of weights alone: the next run begins from them, and its text is to be put into their tokens. */

@@ -3,7 +3,7 @@ import { broken, complete, MODEL_FIELDS, PRESETS, same } from "./presets.js";
 import { mark, outdate } from "./state.js";
 
 /** Troubles that other settings may end. */
-const CURABLE = new Set(["refused", "too_little", ""]);
+const CURABLE = new Set(["refused", "too_little", "no_books", ""]);
 
 export class Settings {
   /** @param {import("./flow.js").Flow} flow */

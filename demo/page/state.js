@@ -32,7 +32,9 @@ export function initial() {
     asked: "", // pause or stop, while the worker is at it
     tuning: null, kernels: null, // how far the measuring of kernels is, and what it found
     preset: "micro", model: {}, train: {}, rule: null, budget: null,
-    source: "books", library: null, fetching: null,
+    source: "books", // which kind of text is chosen; flow.sources say which
+    loaded: null, // the sources of the text that the worker has, whose documents these are
+    library: null, fetching: null,
     documents: [], preview: "", previewed: 0,
     merges: [], mergeCount: 0, bytesPerToken: 0, pieces: null,
     tokens: null,
@@ -77,6 +79,18 @@ export function outdate(state, name, what) {
     const s = state.stages[later];
     if (s.status === "done") Object.assign(s, { status: "ready", old: what });
   }
+}
+
+/** Whether two lists of sources are of the same text. */
+export function sameText(a, b) {
+  const same = (x, y) => x.kind === y.kind && x.name === y.name && x.title === y.title && x.text === y.text;
+  return a.length === b.length && a.every((x, i) => same(x, b[i]));
+}
+
+/** The sources of a kept run's text, of which the page has the documents only: enough to tell what it is. */
+export function sourcesOf([{ source }]) {
+  const kind = source.startsWith("books/") ? "books" : source.startsWith("https:") ? "gutenberg" : "text";
+  return [{ kind }];
 }
 
 /** Adds a step to the run's series; steps that a continued run repeats replace the earlier ones. */
@@ -143,8 +157,8 @@ const ANSWERS = {
     state.tuning = null;
     if (measured) state.kernels = { measured, faster };
   },
-  load(state, { documents, preview }) {
-    Object.assign(state, { documents, preview, previewed: 0, fetching: null });
+  load(state, { documents, preview }, { sources }) {
+    Object.assign(state, { documents, preview, previewed: 0, fetching: null, loaded: sources });
   },
   preview: (state, { text }, { index }) => Object.assign(state, { preview: text, previewed: index }),
   library: (state, { books }) => { state.library = books; },

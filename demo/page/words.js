@@ -26,6 +26,7 @@ const TROUBLES = {
   quota: { actions: [action("Manage runs", "runs"), action("Export", "export")] },
   network: { actions: [action("Use the others", "use-arrived"), action("Try now", "retry-data")] },
   hash: { actions: [action("Try again", "retry-data"), action("Leave out", "use-arrived")] },
+  no_books: { actions: [action("Pick books", "pick-books")] },
   too_little: { actions: [action("Add text", "add-text")] },
   not_finite: { actions: [action("Continue at half the rate", "recover-slower"), action("Details", "details")] },
   other_tab: { actions: [action("Take over", "take-over"), action("Look on", "look-on")] },
@@ -36,11 +37,14 @@ const TROUBLES = {
 
 const KINDLESS = { actions: [action("Try again", "retry"), action("Details", "details")] };
 
+/** The kind of the text that is loaded, else of the one that is chosen. */
+const textKind = (state) => state.loaded?.[0].kind ?? state.source;
+
 /** How the text of this run is called in titles. */
 export function sourceTitle(state) {
-  if (state.source === "books") return "Ten books";
+  if (textKind(state) === "books") return "Ten books";
   const n = state.documents.length;
-  return n === 1 ? state.documents[0].title : `${n} ${state.source === "text" ? "texts" : "books"}`;
+  return n === 1 ? state.documents[0].title : `${n} ${textKind(state) === "text" ? "texts" : "books"}`;
 }
 
 export const presetTitle = (state) => PRESETS[state.preset]?.name.toLowerCase() ?? "own settings";
@@ -250,7 +254,7 @@ const HEADS = {
   data(state, s) {
     const total = state.documents.reduce((sum, d) => sum + d.bytes, 0);
     if (s.status === "done" && total) {
-      const unit = state.source === "text" ? "text" : "book";
+      const unit = textKind(state) === "text" ? "text" : "book";
       const n = state.documents.length;
       return [`${n} ${unit}${n === 1 ? "" : "s"}`, `${bytes(total)} ${took(s)}`];
     }
