@@ -50,7 +50,7 @@ def test_a_run_is_stopped_while_its_kernels_are_compiled(chromium: Browser, ui_b
 def test_a_run_that_goes_on_is_stopped_while_its_kernels_are_compiled(
     chromium: Browser, ui_base: str
 ) -> None:
-    with demo(chromium, ui_base, "hold=train&pace=100", gpu="software") as page:
+    with demo(chromium, ui_base, "hold=train&pace=500", gpu="software") as page:
         open_run(page)
         press(page, "Resume")
         expect(title(page)).to_have_text("Compiling the kernels")
@@ -86,7 +86,7 @@ def test_a_pause_while_the_kernels_are_compiled_holds_the_run(chromium: Browser,
 def test_the_bar_says_what_was_asked_for_until_it_is_done(
     chromium: Browser, ui_base: str, label: str, then: str
 ) -> None:
-    with demo(chromium, ui_base, f"hold={label.lower()}&pace=300", gpu="software") as page:
+    with demo(chromium, ui_base, f"hold={label.lower()}&pace=1000", gpu="software") as page:
         press(page, "Start")
         expect(title(page)).to_have_text(TRAINING)
         press(page, label)
@@ -101,7 +101,7 @@ def test_the_bar_says_what_was_asked_for_until_it_is_done(
 
 
 def test_the_second_half_of_a_double_click_presses_nothing(chromium: Browser, ui_base: str) -> None:
-    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
+    with demo(chromium, ui_base, "pace=1000", gpu="software") as page:
         page.locator(".run__actions").get_by_role("button", name="Start").dblclick(delay=50)
         expect(title(page)).to_have_text(TRAINING)
         page.locator(".run__actions").get_by_role("button", name="Pause").dblclick(delay=50)
@@ -147,7 +147,7 @@ def test_what_is_refused_beside_the_training_is_told_and_leaves_it_alone(
     chromium: Browser, ui_base: str, command: str, ask: object
 ) -> None:
     assert callable(ask)
-    with demo(chromium, ui_base, f"refuse={command}&pace=150", gpu="software") as page:
+    with demo(chromium, ui_base, f"refuse={command}&pace=1000", gpu="software") as page:
         press(page, "Start")
         expect(title(page)).to_have_text(TRAINING)
         ask(page)
@@ -289,7 +289,7 @@ DROP = """(body) => {
 
 
 def test_a_file_that_is_dropped_while_it_trains_changes_nothing(chromium: Browser, ui_base: str) -> None:
-    with demo(chromium, ui_base, "pace=150", gpu="software") as page:
+    with demo(chromium, ui_base, "pace=1000", gpu="software") as page:
         body = page.locator('[data-stage="data"] .stage__body')
         press(page, "Start")
         expect(title(page)).to_have_text(TRAINING)
@@ -302,3 +302,32 @@ def test_a_file_that_is_dropped_while_it_trains_changes_nothing(chromium: Browse
         body.evaluate(DROP)
         expect(page.locator('[data-t="own-files"]')).to_have_text(re.compile("^tale"))
         expect(page.locator('[data-t="own-files"] li')).to_have_count(1)
+
+
+def test_a_run_that_is_deleted_is_the_current_one_no_more(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
+        open_run(page)
+        press(page, "Resume")
+        expect(title(page)).to_have_text(re.compile("^Trained: 300 steps"))
+        page.get_by_role("button", name="Runs").click()
+        page.clock.install()
+        page.locator('[data-t="runs"]').get_by_role("button", name="Delete").click()
+        page.clock.run_for(11_000)
+        expect(title(page)).to_have_text(READY)
+        for stage, word in {"train": "Ready", "infer": "Needs a model", "eval": "Needs a model"}.items():
+            expect(head(page, stage)).to_contain_text(word)
+        page.locator('[data-sheet="runs"]').get_by_role("button", name="Close").click()
+        press(page, "Start")
+        page.clock.run_for(1000)
+        expect(title(page)).to_have_text(re.compile("^Trained: 300 steps"))
+
+
+def test_the_bar_says_that_training_waits_for_an_evaluation(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "hold=evaluate&pace=1000", gpu="software") as page:
+        press(page, "Start")
+        expect(title(page)).to_have_text(TRAINING)
+        evaluates(page)
+        expect(title(page)).to_have_text("Evaluating on held-out text")
+        expect(note(page)).to_have_text("Training waits until that is done.")
+        release(page)
+        expect(title(page)).to_have_text(TRAINING)

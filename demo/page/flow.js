@@ -198,6 +198,7 @@ export class Flow {
 
   ended({ reason, detail }) {
     const { state } = this;
+    if (!state.run.begun) return; // it was deleted
     if (reason === "failed") {
       if (!state.trouble) this.receive({ event: "trouble", kind: "", title: "Training stopped", note: detail ?? "", details: "" });
       return;

@@ -149,10 +149,17 @@ export class Kept {
     if (name) this.tabs.postMessage({ saved: name });
   }
 
-  /** A deleted run is offered no more, and nothing begins from it. */
+  /** A deleted run is offered no more, nothing begins from it, and it is not the current one. */
   forget(name) {
+    const { flow } = this;
+    const { state } = flow;
     if (keep.read("last")?.run === name) keep.write("last", null);
-    if (this.flow.state.base?.run === name) this.flow.settings.fromNothing();
+    if (state.base?.run === name) flow.settings.fromNothing();
+    if (state.run.name !== name) return;
+    flow.turnOver();
+    Object.assign(state, { run: emptyRun(), report: null, phase: "idle", stage: "", trouble: null });
+    mark(state, "train", "ready");
+    for (const stage of ["infer", "eval"]) mark(state, stage, "empty");
   }
 
   // ---------------------------------------------------------------- another tab

@@ -137,7 +137,10 @@ function workingBar(state, bar, now) {
     return { status: "working", bar, note: step, actions, title: `Learning a vocabulary: ${whole(state.mergeCount)} of ${whole(state.model.vocab)} tokens` };
   }
   if (stage === "tokenize") return { status: "working", bar, title: `Turning text into tokens${share(stages.tokenize)}`, note: step, actions };
-  if (stage === "eval") return { status: "working", bar, title: `Evaluating on held-out text${share(stages.eval)}`, note: "Bits per byte, beside what gzip makes of the same text.", actions: [stop] };
+  if (stages.eval.status === "working") {
+    const note = stage === "eval" ? "Bits per byte, beside what gzip makes of the same text." : "Training waits until that is done.";
+    return { status: "working", bar, title: `Evaluating on held-out text${share(stages.eval)}`, note, actions: stage === "eval" ? [stop] : actions };
+  }
   const seconds = timeLeft(state);
   const saved = run.saved ? ` Saved ${ago((now - run.saved.at) / 1000)}.` : "";
   return {
