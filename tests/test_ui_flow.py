@@ -1,5 +1,5 @@
-"""What the page does when a reader stops, pauses, chooses another text or is refused something, at any moment:
-in Chromium, with the worker that answers from a recorded run.
+"""What the page does when a reader stops, pauses, chooses another text or is refused something, at any
+moment: in Chromium, with the worker that answers from a recorded run.
 """
 
 from __future__ import annotations
@@ -7,8 +7,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser import wait_until
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 from ui_page import demo, head, press, title
 
 pytest_plugins = ("browser", "ui_page")
@@ -23,7 +22,7 @@ def release(page: Page) -> None:
     page.workers[0].evaluate("release()")
 
 
-def note(page: Page) -> object:
+def note(page: Page) -> Locator:
     return page.locator('.run [data-t="note"]')
 
 
@@ -125,7 +124,7 @@ def test_an_opened_run_is_left_by_stop(chromium: Browser, ui_base: str) -> None:
 
 def imports(page: Page) -> None:
     page.get_by_role("button", name="Runs").click()
-    file = {"name": "run.zip", "mimeType": "application/zip", "buffer": b"PK"}
+    file: FilePayload = {"name": "run.zip", "mimeType": "application/zip", "buffer": b"PK"}
     page.locator('[data-t="import"]').set_input_files(file)
     page.locator('[data-sheet="runs"]').get_by_role("button", name="Close").click()
 
@@ -209,7 +208,7 @@ def test_a_seed_is_made_one(chromium: Browser, ui_base: str, typed: str, taken: 
         expect(seed).to_have_value(taken)
 
 
-TALE = {"name": "tale.txt", "mimeType": "text/plain", "buffer": b"Once upon a time. " * 2000}
+TALE: FilePayload = {"name": "tale.txt", "mimeType": "text/plain", "buffer": b"Once upon a time. " * 2000}
 
 
 def choose(page: Page, source: str) -> None:
@@ -219,7 +218,7 @@ def choose(page: Page, source: str) -> None:
 
 def add_tale(page: Page) -> None:
     choose(page, "Your own text")
-    page.locator('[data-t="files"]').set_input_files(TALE)  # type: ignore[arg-type]
+    page.locator('[data-t="files"]').set_input_files(TALE)
     expect(page.locator('[data-t="own-files"] li')).to_have_count(1)
 
 
