@@ -60,7 +60,7 @@ export function mountA11y(demo) {
   return {
     update(state) {
       speak(state);
-      const { trouble } = state;
+      const trouble = state.aside ?? state.trouble;
       const silent = !trouble && state.tries > 0; // another try is under way: the same news is no news
       if (!silent) parts.put("alert", trouble ? [trouble.title, trouble.note].filter(Boolean).join(". ") : "");
     },

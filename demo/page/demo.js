@@ -116,12 +116,12 @@ export class Demo extends HTMLElement {
     this.draw(false);
   }
 
-  /** Waits for what an action began; what goes wrong is shown in the run bar. */
+  /** Waits for what an action began; what goes wrong with it is told in the run bar, and ends nothing else. */
   async run(promise) {
     try {
       await promise;
     } catch (error) {
-      this.flow.fail(error);
+      this.flow.tell(error);
     }
   }
 

@@ -6,13 +6,20 @@ import { complete, PRESETS, suited } from "./presets.js";
 import { unigramLoss } from "./replay.js";
 import { Settings } from "./settings.js";
 import { Shipped } from "./shipped.js";
-import { emptyRun, initial, mark, outdate, reduce, STAGES } from "./state.js";
+import { emptyRun, HARMLESS, initial, mark, outdate, reduce, sameText, STAGES } from "./state.js";
 import { Tries } from "./tries.js";
-import { HARMLESS, presetTitle, sourceTitle } from "./words.js";
+import { presetTitle, sourceTitle } from "./words.js";
 
 export const PREPARATION = ["data", "tokenizer", "tokenize"];
 /** Answers of commands that were ended on purpose, or with the worker, which is told anyway. */
 const QUIET = new Set(["ended", "stopped"]);
+/** Troubles that end the worker, or what it has on the device. */
+const GONE = new Set(["lost", "lost_again", "crash"]);
+/** What Start says where nothing of the chosen kind is there. */
+const NO_TEXT = {
+  text: { kind: "too_little", title: "There is no text yet", note: "Paste one or choose files: 20 KB are needed." },
+  gutenberg: { kind: "no_books", title: "No book is picked yet", note: "Pick one or more of the library, in Data." },
+};
 const FREQUENT = new Set(["step", "merge", "token", "progress", "loading"]);
 
 export class Flow {
@@ -24,7 +31,7 @@ export class Flow {
     this.replay = null;
     this.turn = 0; // raised by whatever makes an older way through the stages void
     this.onlyData = false; // the way under way ends with the text
-    this.sources = [{ kind: "books" }];
+    this.sources = [{ kind: "books" }]; // of the text that is chosen; that of state.loaded may be another
     this.kept = new Kept(this);
     this.shipped = new Shipped(this);
     this.tries = new Tries(this);
@@ -40,7 +47,7 @@ export class Flow {
     reduce(state, event);
     if (event.event === "trouble") this.stopFor(event);
     if (event.event === "run_started") {
-      mark(state, "train", "working");
+      mark(state, "train", state.phase === "paused" ? "paused" : "working"); // see begin
       for (const name of ["infer", "eval"]) mark(state, name, state.mode === "recorded" ? "unavailable" : "ready");
     }
     if (event.event === "saved") this.kept.remember(state.run.reason ? null : event.step); // the last save comes after the end
@@ -68,9 +75,9 @@ export class Flow {
     if (HARMLESS.has(trouble.kind)) return;
     this.tries.stop();
     this.turn++;
-    state.phase = "failed";
-    for (const name of STAGES) if (state.stages[name].status === "working") mark(state, name, "failed");
-    if (["lost", "lost_again", "crash"].includes(trouble.kind)) {
+    Object.assign(state, { phase: "failed", compiling: false, asked: "" });
+    for (const name of [...PREPARATION, "train"]) if (state.stages[name].status === "working") mark(state, name, "failed");
+    if (GONE.has(trouble.kind)) {
       for (const name of ["infer", "eval"]) mark(state, name, "unavailable");
       if (state.run.begun) mark(state, "train", "failed");
     }
@@ -78,12 +85,24 @@ export class Flow {
     if (trouble.kind === "network") this.tries.later(trouble);
   }
 
-  /** An error that a command was answered with. Whatever has been ended on purpose is none. */
+  /** An error that ends the way through the stages. Whatever has been ended on purpose is none. */
   fail(error, stage = "") {
     if (error instanceof Trouble && QUIET.has(error.kind)) return;
-    const { title = error.message, note = "", details = String(error.stack ?? ""), kind = "", retry = null } = error;
     if (stage && STAGES.includes(stage)) mark(this.state, stage, "failed");
-    this.receive({ event: "trouble", kind, title, note, details, retry, usable: false });
+    this.receive({ ...told(error), usable: false });
+  }
+
+  /** An error of a command beside it: it is told, unless its cause is, and all goes on. */
+  tell(error) {
+    if (error instanceof Trouble && QUIET.has(error.kind)) return;
+    if (GONE.has(this.state.trouble?.kind)) return;
+    const event = told(error);
+    this.receive(HARMLESS.has(event.kind) ? event : { ...event, kind: "beside" });
+  }
+
+  /** A stage beside the way has ended without a result. */
+  rest(name) {
+    if (this.state.stages[name].status === "working") mark(this.state, name, "ready");
   }
 
   // ---------------------------------------------------------------- the way through the stages
@@ -91,10 +110,11 @@ export class Flow {
   async start() {
     const { state } = this;
     if (state.rule) return;
-    if (state.source === "text" && this.sources[0].kind !== "text") {
-      this.fail(new Trouble({ kind: "too_little", title: "There is no text yet", note: "Paste one or choose files: 20 KB are needed." }));
+    if (!this.sources.length) {
+      this.fail(new Trouble(NO_TEXT[state.source]));
       return;
     }
+    if (!sameText(this.sources, state.loaded ?? [])) this.outdateText();
     Object.assign(state, { phase: "working", stage: "boot", offer: null, trouble: null, followed: true });
     this.onlyData = false;
     const turn = this.turnOver();
@@ -125,6 +145,8 @@ export class Flow {
   turnOver() {
     this.tries.stop();
     this.state.tries = 0;
+    this.state.aside = null;
+    this.opened = false;
     return ++this.turn;
   }
 
@@ -169,11 +191,14 @@ export class Flow {
     state.compiling = true;
     const from = run ? "" : base?.run ?? "";
     await this.ask("train", { model: state.model, train: run ? changes : complete(state.train), run, base: from });
+    state.compiling = false;
+    if (state.phase === "paused") await this.request("pause"); // since the kernels were compiled
     if (!run) this.client.send("rename_run", { run: state.run.name, title: state.run.title }).catch(() => {});
   }
 
   ended({ reason, detail }) {
     const { state } = this;
+    if (!state.run.begun) return; // it was deleted
     if (reason === "failed") {
       if (!state.trouble) this.receive({ event: "trouble", kind: "", title: "Training stopped", note: detail ?? "", details: "" });
       return;
@@ -198,8 +223,8 @@ export class Flow {
       mark(state, "eval", "done");
       keep.write("reports", state.reports);
     } catch (error) {
-      mark(state, "eval", "ready");
-      if (turn === this.turn) this.fail(error, "eval");
+      this.rest("eval");
+      this.tell(error);
     }
     if (turn === this.turn && state.stage === "eval") Object.assign(state, { phase: before, stage: "train" });
     this.draw(false);
@@ -209,28 +234,37 @@ export class Flow {
 
   async pause() {
     const { state } = this;
+    if (state.asked) return;
     if (this.replay) {
       this.replay.pause();
-      state.phase = "paused";
-      mark(state, "train", "paused");
-    } else if (state.run.begun && state.stage === "train") {
-      await this.ask("pause");
-      if (state.phase !== "working") return;
-      state.phase = "paused";
-      mark(state, "train", "paused");
-    } else {
+    } else if (state.stage !== "train") {
       this.gate = new Promise((resolve) => { this.open = resolve; });
-      state.phase = "paused";
+    } else if (!state.compiling) { // else begin says it to the worker
+      await this.request("pause");
+      if (state.phase !== "working") return;
     }
+    state.phase = "paused";
+    if (state.stage === "train") mark(state, "train", "paused");
     this.draw(false);
+  }
+
+  /** Asks the worker to hold or to end what is under way, and says so until it has. */
+  async request(command) {
+    const { state } = this;
+    state.asked = command;
+    this.draw(false);
+    try {
+      await this.ask(command);
+    } finally {
+      state.asked = "";
+      this.draw(false);
+    }
   }
 
   async resume() {
     const { state } = this;
-    if (this.opened) {
-      this.opened = false;
-      return this.kept.continue(state.run.name);
-    }
+    if (state.asked) return;
+    if (this.opened) return this.kept.continue(state.run.name);
     state.phase = "working";
     if (this.replay) {
       if (this.replay.ended) state.run = Object.assign(emptyRun(), { unigram: state.run.unigram });
@@ -241,39 +275,45 @@ export class Flow {
       this.open = this.gate = null;
     } else {
       mark(state, "train", "working");
-      await this.ask("resume");
+      if (!state.compiling) await this.ask("resume");
     }
     this.draw(false);
   }
 
   async stop() {
     const { state } = this;
+    if (state.asked) return;
+    const { stage, compiling } = state;
+    const { opened } = this;
     this.open?.();
     this.open = this.gate = null;
-    if (state.run.begun && state.stage === "train") {
-      await this.ask("stop"); // its run_ended says the rest
-      return;
-    }
     this.turnOver();
-    const { stage } = state;
-    if (PREPARATION.includes(stage) && state.stages[stage].status === "working") mark(state, stage, "ready");
-    if (stage === "eval") mark(state, "eval", "ready");
-    state.phase = state.run.begun ? "done" : "idle";
-    state.stage = "";
-    if (state.booted) await this.ask("stop").catch(() => {});
-    else this.client.end();
+    if (!state.booted) this.client.end();
+    else if (!opened) await this.request("stop");
+    // By now a run_ended has said the rest, if a run was under way, or a trouble has.
+    if (state.stage !== stage || !["working", "paused"].includes(state.phase)) return;
+    const { run, stages } = state;
+    if (["working", "paused"].includes(stages[stage]?.status)) mark(state, stage, stage === "train" && run.begun ? "done" : "ready");
+    Object.assign(state, { phase: run.begun ? "done" : "idle", stage: "", compiling: false });
     this.draw(false);
+    if (compiling && run.saved) { // the worker let go of the model to go on with it
+      await this.kept.open(run.name, run.title);
+      mark(state, "train", "done");
+    }
   }
 
   // ---------------------------------------------------------------- text
 
   /** Another text: all that was made of the old one is to be made again. */
-  async load(sources, source) {
+  outdateText() {
+    Object.assign(this.state.stages.data, { status: "ready", old: "" });
+    outdate(this.state, "data", "another text");
+  }
+
+  async load(sources) {
     const { state } = this;
     this.sources = sources;
-    state.source = source;
-    Object.assign(state.stages.data, { status: "ready", old: "" });
-    outdate(state, "data", "another text");
+    this.outdateText();
     Object.assign(state, { phase: "working", stage: "boot", trouble: null });
     this.onlyData = true;
     const turn = this.turnOver();
@@ -299,7 +339,7 @@ export class Flow {
 
   /** Asks for the books again, and goes on as far as was wanted. */
   fetchAgain() {
-    return this.onlyData ? this.load(this.sources, this.state.source) : this.start();
+    return this.onlyData ? this.load(this.sources) : this.start();
   }
 
   // ---------------------------------------------------------------- writing
@@ -316,8 +356,8 @@ export class Flow {
       text.rate = count / ((performance.now() - text.began) / 1000);
       mark(state, "infer", "done");
     } catch (error) {
-      mark(state, "infer", "ready");
-      this.fail(error);
+      this.rest("infer");
+      this.tell(error);
     }
     text.ended = true;
     this.draw(false);
@@ -345,4 +385,10 @@ export class Flow {
     replay.play();
     this.draw(false);
   }
+}
+
+/** An error as the event that tells of it. */
+function told(error) {
+  const { title = error.message, note = "", details = String(error.stack ?? ""), kind = "", retry = null } = error;
+  return { event: "trouble", kind, title, note, details, retry };
 }

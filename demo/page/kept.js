@@ -2,7 +2,7 @@
 import { keep } from "./dom.js";
 import { PREPARATION } from "./flow.js";
 import { FURTHER, PRESETS, same } from "./presets.js";
-import { emptyRun, mark, outdate, reduce } from "./state.js";
+import { emptyRun, mark, outdate, reduce, sourcesOf } from "./state.js";
 
 /** Troubles after which the worker still knows the run. */
 const KNOWN = new Set(["lost", "lost_again", "not_finite"]);
@@ -30,7 +30,7 @@ export class Kept {
     const { flow } = this;
     const { state } = flow;
     const title = state.offer?.title ?? state.run.title;
-    Object.assign(state, { phase: "working", stage: "boot", trouble: null, offer: null });
+    Object.assign(state, { phase: "working", stage: "boot", trouble: null, offer: null, compiling: true });
     const turn = flow.turnOver();
     flow.draw(false);
     try {
@@ -47,14 +47,14 @@ export class Kept {
   async open(name, title = "") {
     const { flow } = this;
     const { state } = flow;
-    state.run = Object.assign(emptyRun(), { name, title });
     const opened = await flow.ask("open_run", { run: name });
+    state.run = Object.assign(emptyRun(), { name, title });
     this.replay(opened.events ?? []);
     Object.assign(state.run, { name, title: opened.title || title || name });
     if (opened.model) state.model = { ...opened.model };
     if (opened.train) this.settle(opened.train);
     else this.settleWeights(opened);
-    if (opened.documents) state.documents = opened.documents;
+    if (opened.documents) this.settleText(opened.documents);
     if (opened.report) state.report = opened.report;
     if (opened.tokens) reduce(state, { event: "answer", command: "tokenize", result: opened.tokens, fields: {} });
     for (const stage of ["infer", "eval"]) mark(state, stage, "ready");
@@ -68,6 +68,14 @@ export class Kept {
     Object.assign(state, { base: null, train: { ...train } });
     state.preset = Object.keys(PRESETS).find((p) => same(PRESETS[p].model, state.model)) ?? "";
     for (const stage of PREPARATION) mark(state, stage, "done");
+  }
+
+  /** Its text, which is thereby the one that is chosen. */
+  settleText(documents) {
+    const { flow } = this;
+    const loaded = sourcesOf(documents);
+    flow.sources = loaded;
+    Object.assign(flow.state, { documents, loaded, source: loaded[0].kind, preview: "", previewed: 0 });
   }
 
   /** Of weights alone: the next run begins from them, and its text is to be put into their tokens. */
@@ -141,10 +149,17 @@ export class Kept {
     if (name) this.tabs.postMessage({ saved: name });
   }
 
-  /** A deleted run is offered no more, and nothing begins from it. */
+  /** A deleted run is offered no more, nothing begins from it, and it is not the current one. */
   forget(name) {
+    const { flow } = this;
+    const { state } = flow;
     if (keep.read("last")?.run === name) keep.write("last", null);
-    if (this.flow.state.base?.run === name) this.flow.settings.fromNothing();
+    if (state.base?.run === name) flow.settings.fromNothing();
+    if (state.run.name !== name) return;
+    flow.turnOver();
+    Object.assign(state, { run: emptyRun(), report: null, phase: "idle", stage: "", trouble: null });
+    mark(state, "train", "ready");
+    for (const stage of ["infer", "eval"]) mark(state, stage, "empty");
   }
 
   // ---------------------------------------------------------------- another tab

@@ -3,7 +3,7 @@ import { broken, complete, MODEL_FIELDS, PRESETS, same } from "./presets.js";
 import { mark, outdate } from "./state.js";
 
 /** Troubles that other settings may end. */
-const CURABLE = new Set(["refused", "too_little", ""]);
+const CURABLE = new Set(["refused", "too_little", "no_books", ""]);
 
 export class Settings {
   /** @param {import("./flow.js").Flow} flow */
@@ -53,7 +53,7 @@ export class Settings {
     clearTimeout(this.asking);
     if (!state.booted || state.rule || state.phase === "working") return;
     this.asking = setTimeout(() => {
-      this.flow.ask("estimate", { model: state.model, train: complete(state.train) }).catch((error) => this.flow.fail(error));
+      this.flow.ask("estimate", { model: state.model, train: complete(state.train) }).catch((error) => this.flow.tell(error));
     }, 300);
   }
 }

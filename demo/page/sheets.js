@@ -138,7 +138,7 @@ export function mountSheets(demo) {
     const locked = ["working", "paused"].includes(state.phase);
     const { models, note } = state.shipped; // the list above: a run that is drawn before it would move under the reader's press
     if (state.runs && (models.length || note)) runs(`${JSON.stringify(state.runs)} ${[...leaving.keys()]} ${locked} ${state.run.name}`, state, locked);
-    const { trouble } = state;
+    const trouble = state.aside ?? state.trouble;
     if (trouble) {
       parts.put("details-note", [trouble.title, trouble.note].filter(Boolean).join(". "));
       parts.put("details-text", trouble.details || "Nothing more is known.");

@@ -47,7 +47,7 @@ export class Shipped {
     } catch (error) {
       if (turn !== flow.turn) return;
       Object.assign(state, { phase: state.run.begun ? "done" : "idle", stage: "" });
-      flow.fail(error);
+      flow.tell(error);
     }
   }
 

@@ -3,6 +3,8 @@
 // The state is changed in place, because a run's series grow by thousands of points; views read it when they draw.
 
 export const STAGES = ["data", "tokenizer", "tokenize", "train", "infer", "eval"];
+/** Troubles under which all goes on. */
+export const HARMLESS = new Set(["quota", "shipped", "beside"]);
 const KEPT_MERGES = 12;
 const SLOWEST = 0.02; // share of a new loss in the smoothed one, once the run is long
 
@@ -27,9 +29,12 @@ export function initial() {
     phase: "idle", // idle, working, paused, done, failed, looking (on, while another tab trains)
     stage: "", // the one that works
     device: null, problem: "", peak: 0, loading: null, booted: false, compiling: false,
+    asked: "", // pause or stop, while the worker is at it
     tuning: null, kernels: null, // how far the measuring of kernels is, and what it found
     preset: "micro", model: {}, train: {}, rule: null, budget: null,
-    source: "books", library: null, fetching: null,
+    source: "books", // which kind of text is chosen; flow.sources say which
+    loaded: null, // the sources of the text that the worker has, whose documents these are
+    library: null, fetching: null,
     documents: [], preview: "", previewed: 0,
     merges: [], mergeCount: 0, bytesPerToken: 0, pieces: null,
     tokens: null,
@@ -41,7 +46,9 @@ export function initial() {
     shipped: { models: [], note: "" }, // trained models that come with the site
     opening: null, // how much of one has come
     base: null, // {run, title} whose weights the next run begins from
-    trouble: null, notice: "",
+    trouble: null, // what ended the way through the stages
+    aside: null, // what went wrong beside it, and is told while all goes on
+    notice: "",
     nextTry: 0, tries: 0, // when books are asked for again by themselves (ms since 1970), and how often they were
     open: "train", followed: true,
     stages: {
@@ -72,6 +79,18 @@ export function outdate(state, name, what) {
     const s = state.stages[later];
     if (s.status === "done") Object.assign(s, { status: "ready", old: what });
   }
+}
+
+/** Whether two lists of sources are of the same text. */
+export function sameText(a, b) {
+  const same = (x, y) => x.kind === y.kind && x.name === y.name && x.title === y.title && x.text === y.text;
+  return a.length === b.length && a.every((x, i) => same(x, b[i]));
+}
+
+/** The sources of a kept run's text, of which the page has the documents only: enough to tell what it is. */
+export function sourcesOf([{ source }]) {
+  const kind = source.startsWith("books/") ? "books" : source.startsWith("https:") ? "gutenberg" : "text";
+  return [{ kind }];
 }
 
 /** Adds a step to the run's series; steps that a continued run repeats replace the earlier ones. */
@@ -138,8 +157,8 @@ const ANSWERS = {
     state.tuning = null;
     if (measured) state.kernels = { measured, faster };
   },
-  load(state, { documents, preview }) {
-    Object.assign(state, { documents, preview, previewed: 0, fetching: null });
+  load(state, { documents, preview }, { sources }) {
+    Object.assign(state, { documents, preview, previewed: 0, fetching: null, loaded: sources });
   },
   preview: (state, { text }, { index }) => Object.assign(state, { preview: text, previewed: index }),
   library: (state, { books }) => { state.library = books; },
@@ -208,7 +227,7 @@ const REDUCERS = {
       trainTokens: e.train_tokens, validationTokens: e.validation_tokens,
     });
     run.step = e.step;
-    Object.assign(state, { trouble: null, compiling: false });
+    Object.assign(state, { trouble: null, aside: null, compiling: false });
   },
   step(state, e) {
     addStep(state.run, e);
@@ -223,16 +242,18 @@ const REDUCERS = {
   },
   saved(state, e) {
     state.run.saved = { step: e.step, at: Date.now() };
-    if (state.trouble?.kind === "quota") state.trouble = null;
+    if (state.aside?.kind === "quota") state.aside = null;
   },
   notice: (state, e) => { state.notice = e.message; },
   run_ended(state, e) {
     Object.assign(state.run, { reason: e.reason, seconds: e.seconds || state.run.seconds, detail: e.detail });
+    if (state.aside?.kind !== "quota") state.aside = null;
   },
   token(state, e) {
     state.text?.tokens.push(e);
   },
   trouble(state, e) {
-    state.trouble = e;
+    if (HARMLESS.has(e.kind)) state.aside = e;
+    else Object.assign(state, { trouble: e, aside: null });
   },
 };

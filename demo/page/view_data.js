@@ -1,6 +1,7 @@
 // Data: which text, what it holds, and where it comes from.
 import { el, memo } from "./dom.js";
 import { bytes, whole } from "./format.js";
+import { sameText } from "./state.js";
 
 const LEAST = 20_000; // bytes that are enough to train on
 
@@ -11,7 +12,6 @@ export function mountData(demo) {
   const radios = [...root.querySelectorAll('input[name="tb-source"]')];
   const picked = new Set();
   const files = [];
-  let source = "books";
 
   radios.forEach((radio) => radio.addEventListener("change", () => choose(radio.value)));
   parts.get("search").addEventListener("input", () => drawLibrary(flow.state.library ?? []));
@@ -19,26 +19,41 @@ export function mountData(demo) {
   parts.get("files").addEventListener("change", (event) => add(event.target.files));
   body.addEventListener("dragover", (event) => {
     event.preventDefault();
-    body.dataset.dropping = "";
+    if (!busy(flow.state)) body.dataset.dropping = "";
   });
   body.addEventListener("dragleave", () => delete body.dataset.dropping);
   body.addEventListener("drop", (event) => {
     event.preventDefault();
     delete body.dataset.dropping;
+    if (busy(flow.state)) return;
     choose("text");
     add(event.dataTransfer.files);
   });
 
-  function choose(value) {
-    source = value;
-    flow.tries.stop();
+  const source = memo((value) => {
     radios.forEach((radio) => { radio.checked = radio.value === value; });
     root.querySelectorAll("[data-source]").forEach((part) => { part.hidden = part.dataset.source !== value; });
+  });
+
+  function choose(value) {
+    flow.tries.stop();
     flow.state.source = value;
-    if (value === "books") flow.sources = [{ kind: "books" }];
+    source(value, value);
     if (value === "gutenberg" && !flow.state.library) demo.run(flow.boot().then(() => flow.ask("library")));
+    changed();
+  }
+
+  /** Another text is chosen: Start loads it, if no button has. */
+  function changed() {
+    flow.sources = chosen();
     drawPicked();
     demo.draw(false);
+  }
+
+  function chosen() {
+    const { source: kind } = flow.state;
+    if (kind === "gutenberg") return [...picked].map((b) => ({ kind, name: b.repo }));
+    return kind === "text" ? own() : [{ kind }];
   }
 
   async function add(list) {
@@ -66,14 +81,14 @@ export function mountData(demo) {
   function ownSize() {
     const total = own().reduce((sum, { text }) => sum + size(text), 0);
     parts.put("own-size", total < LEAST ? `${bytes(total)} given; 20 KB are needed.` : `${bytes(total)} given.`);
-    drawPicked();
+    changed();
   }
 
   function drawLibrary(books) {
     const wanted = parts.get("search").value.trim().toLowerCase();
     const found = books.filter((b) => `${b.title} ${b.author}`.toLowerCase().includes(wanted));
     parts.get("library").replaceChildren(...found.map((book) => {
-      const box = el("input", { type: "checkbox", onchange: () => { picked[box.checked ? "add" : "delete"](book); drawPicked(); } });
+      const box = el("input", { type: "checkbox", onchange: () => { picked[box.checked ? "add" : "delete"](book); changed(); } });
       box.checked = picked.has(book);
       return el("label", { class: "pick__row" }, box,
         el("span", {}, el("span", { text: book.title }), el("small", { text: book.author })),
@@ -89,15 +104,18 @@ export function mountData(demo) {
     const total = [...picked].reduce((sum, b) => sum + b.bytes, 0);
     parts.put("picked", state.library ? `${whole(picked.size)} of ${whole(state.library.length)} books, ${bytes(total)}` : "The list comes with Python, which is loading.");
     const button = parts.get("data-actions").querySelector("button");
-    const texts = source === "text" ? own() : [];
-    parts.show("data-actions", source !== "books" || (state.documents.length > 0 && flow.sources[0].kind !== "books"));
-    button.disabled = busy(state) || (source === "gutenberg" ? !picked.size : source === "text" && texts.reduce((n, t) => n + size(t.text), 0) < LEAST);
-    button.textContent = source === "gutenberg" ? "Fetch these books" : "Use this text";
-    if (source === "gutenberg" && picked.size) flow.sources = [...picked].map((b) => ({ kind: "gutenberg", name: b.repo }));
-    if (source === "text" && texts.length) flow.sources = texts;
+    const { source: kind, loaded } = state;
+    const texts = kind === "text" ? own() : [];
+    parts.show("data-actions", kind !== "books" || (loaded !== null && !sameText(loaded, flow.sources)));
+    button.disabled = busy(state) || (kind === "gutenberg" ? !picked.size : kind === "text" && texts.reduce((n, t) => n + size(t.text), 0) < LEAST);
+    button.textContent = kind === "gutenberg" ? "Fetch these books" : "Use this text";
   }
 
-  demo.on("load", () => flow.load(flow.sources, source));
+  demo.on("load", () => flow.load(chosen()));
+  demo.on("pick-books", () => {
+    demo.open("data");
+    parts.get("search").focus();
+  });
   demo.on("add-text", () => {
     demo.open("data");
     choose("text");
@@ -118,6 +136,7 @@ export function mountData(demo) {
 
   return {
     update(state) {
+      source(state.source, state.source);
       if (state.library) library(state.library, state.library);
       if (state.documents.length) documents(state.documents, state.documents);
       parts.get("sources").disabled = busy(state);
@@ -125,8 +144,7 @@ export function mountData(demo) {
       parts.put("preview", state.preview || "The beginning of a text is shown here once it is read.");
       parts.put("provenance", shown ? whence(shown) : "Public domain books of Project Gutenberg, from GITenberg.");
       [...parts.get("documents").querySelectorAll("button")].forEach((b, i) => b.setAttribute("aria-pressed", String(i === state.previewed)));
-      parts.get("data-actions").querySelector("button").disabled ||= busy(state);
-      if (source !== "books") drawPicked();
+      drawPicked();
     },
   };
 }

@@ -14,6 +14,8 @@ export function mountInfer(demo) {
   let word = null;
 
   knobs.forEach((input) => input.addEventListener("input", () => showKnob(input)));
+  const seed = root.querySelector('[data-knob="seed"]');
+  seed.addEventListener("change", () => { seed.value = String(Math.min(Number(seed.max), Math.max(0, Math.round(Number(seed.value))))); });
   const showKnob = (input) => {
     const output = input.parentElement.querySelector("output");
     const all = input.dataset.knob === "top_k" && input.value === "0";
@@ -25,7 +27,7 @@ export function mountInfer(demo) {
   demo.on("write", () => write(parts.get("prompt").value));
   demo.on("stop-writing", () => demo.run(flow.ask("stop_generating")));
   demo.on("new-seed", () => {
-    root.querySelector('[data-knob="seed"]').value = String(crypto.getRandomValues(new Uint16Array(1))[0]);
+    seed.value = String(crypto.getRandomValues(new Uint16Array(1))[0]);
   });
   parts.get("prompt").addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || writeButton.disabled) return;

@@ -15,7 +15,11 @@ export function mountRun(demo) {
     second: bar.querySelector('[data-act="second"]'),
     foot: foot.querySelector("button"),
   };
-  for (const button of Object.values(buttons)) button.addEventListener("click", () => demo.do(button.dataset.does));
+  for (const button of Object.values(buttons)) {
+    button.addEventListener("click", ({ detail }) => {
+      if (detail < 2) demo.do(button.dataset.does); // the first press of a double-click has made it another button
+    });
+  }
 
   const heads = STAGES.map((name) => mountHead(demo, name));
 
@@ -36,6 +40,7 @@ export function mountRun(demo) {
     label(buttons.second, actions[1]);
     label(buttons.foot, actions[0]);
     buttons.first.disabled = buttons.foot.disabled = actions[0]?.does === "start" && Boolean(state.rule);
+    for (const button of Object.values(buttons)) button.setAttribute("aria-disabled", String(Boolean(state.asked)));
     const follows = state.phase === "working" && state.open !== state.stage && STAGES.includes(state.stage);
     parts.show("follow", follows);
     root.dataset.state = state.phase;

@@ -7,7 +7,7 @@ import { sizeOf } from "./shipped.js";
 export function mountShipped(demo) {
   const { parts, flow } = demo;
   demo.on("open-again", () => flow.shipped.again());
-  demo.on("dismiss", () => { flow.state.trouble = null; });
+  demo.on("dismiss", () => { flow.state.aside = null; });
   demo.on("train-on", () => {
     flow.shipped.trainOn();
     demo.do("add-text");

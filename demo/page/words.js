@@ -13,6 +13,9 @@ const WORDS = {
 /** Playback never passes for the reader's own run. */
 const RECORDED = { ...WORDS, working: "Playing", done: "Recorded" };
 
+/** What the worker was asked for, and is still at. */
+const ASKED = { pause: "Pausing, as soon as the step under way is done.", stop: "Stopping, as soon as what is under way lets it." };
+
 const SOFTWARE_SLOWER = "It works, about 50 times slower, on the smallest model.";
 const action = (label, does) => ({ label, does });
 
@@ -23,23 +26,25 @@ const TROUBLES = {
   quota: { actions: [action("Manage runs", "runs"), action("Export", "export")] },
   network: { actions: [action("Use the others", "use-arrived"), action("Try now", "retry-data")] },
   hash: { actions: [action("Try again", "retry-data"), action("Leave out", "use-arrived")] },
+  no_books: { actions: [action("Pick books", "pick-books")] },
   too_little: { actions: [action("Add text", "add-text")] },
   not_finite: { actions: [action("Continue at half the rate", "recover-slower"), action("Details", "details")] },
   other_tab: { actions: [action("Take over", "take-over"), action("Look on", "look-on")] },
   crash: { actions: [action("Restart", "recover"), action("Details", "details")] },
   shipped: { actions: [action("Try again", "open-again"), action("Leave it", "dismiss")] },
+  beside: { actions: [action("Dismiss", "dismiss"), action("Details", "details")] },
 };
-
-/** Troubles under which all goes on. */
-export const HARMLESS = new Set(["quota", "shipped"]);
 
 const KINDLESS = { actions: [action("Try again", "retry"), action("Details", "details")] };
 
+/** The kind of the text that is loaded, else of the one that is chosen. */
+const textKind = (state) => state.loaded?.[0].kind ?? state.source;
+
 /** How the text of this run is called in titles. */
 export function sourceTitle(state) {
-  if (state.source === "books") return "Ten books";
+  if (textKind(state) === "books") return "Ten books";
   const n = state.documents.length;
-  return n === 1 ? state.documents[0].title : `${n} ${state.source === "text" ? "texts" : "books"}`;
+  return n === 1 ? state.documents[0].title : `${n} ${textKind(state) === "text" ? "texts" : "books"}`;
 }
 
 export const presetTitle = (state) => PRESETS[state.preset]?.name.toLowerCase() ?? "own settings";
@@ -56,8 +61,14 @@ export function timeLeft(state) {
 
 /** @returns {{status: string, title: string, note: string, actions: {label: string, does: string}[], bar: number}} */
 export function runBar(state, now = Date.now()) {
+  if (state.aside && state.mode === "live") return asideBar(state);
   if (state.trouble && state.mode === "live") return troubleBar(state, now);
   if (state.mode === "recorded") return recordedBar(state);
+  const bar = liveBar(state, now);
+  return state.asked ? { ...bar, note: ASKED[state.asked] } : bar;
+}
+
+function liveBar(state, now) {
   const { run, phase } = state;
   const bar = progress(state);
   if (state.offer && phase === "idle") {
@@ -126,7 +137,10 @@ function workingBar(state, bar, now) {
     return { status: "working", bar, note: step, actions, title: `Learning a vocabulary: ${whole(state.mergeCount)} of ${whole(state.model.vocab)} tokens` };
   }
   if (stage === "tokenize") return { status: "working", bar, title: `Turning text into tokens${share(stages.tokenize)}`, note: step, actions };
-  if (stage === "eval") return { status: "working", bar, title: `Evaluating on held-out text${share(stages.eval)}`, note: "Bits per byte, beside what gzip makes of the same text.", actions: [stop] };
+  if (stages.eval.status === "working") {
+    const note = stage === "eval" ? "Bits per byte, beside what gzip makes of the same text." : "Training waits until that is done.";
+    return { status: "working", bar, title: `Evaluating on held-out text${share(stages.eval)}`, note, actions: stage === "eval" ? [stop] : actions };
+  }
   const seconds = timeLeft(state);
   const saved = run.saved ? ` Saved ${ago((now - run.saved.at) / 1000)}.` : "";
   return {
@@ -153,7 +167,7 @@ function doneBar(state) {
       actions: [action("Train on your text", "train-on"), action("Export", "export")],
     };
   }
-  const title = run.reason === "stopped" ? `Stopped at step ${whole(run.step)} of ${whole(run.steps)}` : `Trained: ${whole(run.steps)} steps in ${duration(run.seconds)}`;
+  const title = run.reason !== "finished" && run.step < run.steps ? `Stopped at step ${whole(run.step)} of ${whole(run.steps)}` : `Trained: ${whole(run.steps)} steps in ${duration(run.seconds)}`;
   const note = run.saved ? `Saved in this browser as “${run.title || run.name}”.` : "Kept in this tab.";
   return { status: "done", bar: 100, title, note, actions: [action("Train longer", "longer"), action("Export", "export")] };
 }
@@ -172,17 +186,21 @@ function recordedBar(state) {
   return { status: "unavailable", bar: progress(state), title, note, actions: [...first, action("What to do", "what")] };
 }
 
+function asideBar(state) {
+  const { kind, title, note } = state.aside;
+  return { status: "failed", bar: progress(state), title, note, actions: TROUBLES[kind].actions };
+}
+
 function troubleBar(state, now) {
   const { trouble, run } = state;
   const known = TROUBLES[trouble.kind] ?? KINDLESS;
   const safe = run.saved ? `The run is safe up to step ${whole(run.saved.step)}.` : "Nothing was saved yet: it starts anew.";
   const titles = {
     lost: `The GPU stopped at step ${whole(run.step)}`, lost_again: "The GPU stopped again",
-    crash: "Python stopped", quota: "Storage is full: not saving",
+    crash: "Python stopped",
   };
   const notes = {
     lost: `The browser reset it. ${safe}`, lost_again: "A smaller batch is easier on it.", crash: safe,
-    quota: "Training goes on. Delete a run, or export this one.",
   };
   const note = trouble.note || notes[trouble.kind] || "";
   return {
@@ -239,7 +257,7 @@ const HEADS = {
   data(state, s) {
     const total = state.documents.reduce((sum, d) => sum + d.bytes, 0);
     if (s.status === "done" && total) {
-      const unit = state.source === "text" ? "text" : "book";
+      const unit = textKind(state) === "text" ? "text" : "book";
       const n = state.documents.length;
       return [`${n} ${unit}${n === 1 ? "" : "s"}`, `${bytes(total)} ${took(s)}`];
     }

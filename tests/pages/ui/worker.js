@@ -7,10 +7,13 @@ const SAVE_EVERY = 100; // steps; a recording has no saves of its own
 const PACE = Number(query.get("pace") ?? 0); // ms for ten steps
 const TITLE = query.get("title") ?? "Treasure Island";
 const DOCUMENTS = [
-  { title: TITLE, author: "Robert Louis Stevenson", bytes: 372_000, words: 66_000, licence: "Public domain", source: "GITenberg, Treasure-Island_120", split: "training" },
-  { title: "Black Beauty", author: "Anna Sewell", bytes: 318_205, words: 58_000, licence: "Public domain", source: "GITenberg, Black-Beauty_271", split: "held-out" },
+  { title: TITLE, author: "Robert Louis Stevenson", bytes: 372_000, words: 66_000, licence: "Public domain", source: "books/Treasure-Island_120/120.txt", split: "training" },
+  { title: "Black Beauty", author: "Anna Sewell", bytes: 318_205, words: 58_000, licence: "Public domain", source: "books/Black-Beauty_271/271.txt", split: "held-out" },
 ];
 const FREQUENT = [",", " the", ".", " and", " to", " a", " of", "\n"].map((text, i) => ({ text, count: Math.round(60_000 / (i + 1)) }));
+
+const HELD = query.get("hold"); // a command whose answer waits: till the test calls release(), or a stop
+let held = null;
 
 const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 const readLog = async (url) => (await (await fetch(url)).text()).trim().split("\n").map((line) => JSON.parse(line));
@@ -24,6 +27,7 @@ async function tune() {
   return { measured: 18, faster: 2 };
 }
 
+let documents = null; // of the text that is loaded
 let tuning = Promise.resolve();
 let log = [];
 let at = 0;
@@ -51,8 +55,9 @@ const ANSWERS = {
     if (query.get("trouble") === "too_little") {
       throw { kind: "too_little", title: "Too little text to train on", note: "3 KB given; 20 KB are needed." };
     }
-    const own = sources.filter((s) => s.kind === "text").map((s) => ({ ...DOCUMENTS[0], title: s.title, author: "", bytes: s.text.length, licence: "", source: "", split: "both" }));
-    return { documents: own.length ? own : DOCUMENTS, preview: "Squire Trelawney, Dr. Livesey, and the rest of these gentlemen having asked me to write down the whole particulars about Treasure Island…", failed: [] };
+    const own = sources.filter((s) => s.kind === "text").map((s) => ({ ...DOCUMENTS[0], title: s.title, author: "", bytes: s.text.length, licence: "", source: `text:${s.title}`, split: "both" }));
+    documents = own.length ? own : DOCUMENTS;
+    return { documents, preview: "Squire Trelawney, Dr. Livesey, and the rest of these gentlemen having asked me to write down the whole particulars about Treasure Island…", failed: [] };
   },
   preview: ({ index }) => ({ text: `The beginning of ${DOCUMENTS[index].title}.` }),
   library: () => ({ books: Array.from({ length: 47 }, (_, i) => ({ id: i, repo: `Book_${i}`, title: i === 3 ? "Persuasion" : `Book ${i}`, author: "A. Writer", bytes: 400_000 + i })) }),
@@ -90,6 +95,7 @@ const ANSWERS = {
   pause: () => { state = "paused"; return { step: log[at]?.step ?? 300 }; },
   resume: () => { state = "training"; play(); return {}; },
   stop() {
+    if (HELD !== "stop") held?.reject({ kind: "stopped", title: "Stopped" });
     if (state !== "idle") post({ event: "run_ended", step: log[at]?.step ?? 0, reason: "stopped", seconds: 9, detail: "" });
     state = "idle";
     return { step: 0 };
@@ -129,7 +135,7 @@ const ANSWERS = {
   open_run: ({ run }) => (run === "run-4" ? {
     run, title: "Micro, on children’s stories", step: 300, steps: null, model: log[0].model, train: null, documents: null, tokens: null, report: null, events: log,
   } : {
-    run, title: TITLE, step: 150, steps: 300, model: log[0].model, train: log[0].train, documents: null, tokens: null, report: null,
+    run, title: TITLE, step: 150, steps: 300, model: log[0].model, train: log[0].train, documents, tokens: null, report: null,
     events: log.filter((e, i) => { if ((e.step ?? 0) <= 150) at = i; return (e.step ?? 0) <= 150; }),
   }),
   rename_run({ run, title }) {
@@ -174,8 +180,12 @@ function trouble() {
 
 const post = (message) => self.postMessage(message);
 
+self.release = () => held.resolve();
+
 self.onmessage = async ({ data: { id, command, ...fields } }) => {
   try {
+    if (command === HELD) await new Promise((resolve, reject) => { held = { resolve, reject }; });
+    if (command === query.get("refuse")) throw { kind: "refused", title: `${command} is refused`, note: "Ask again." };
     post({ reply: id, result: await ANSWERS[command](fields) });
   } catch (error) {
     post({ reply: id, error: error.kind ? { details: "", ...error } : { kind: "crash", title: String(error), note: "", details: "" } });
