@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import Browser, Page, Route, expect
-from ui_page import demo, head, shot, title
+from ui_page import demo, head, press, shot, title
 
 pytest_plugins = ("browser", "ui_page")
 
@@ -22,6 +24,29 @@ def test_keyboard(chromium: Browser, ui_base: str) -> None:
         page.get_by_label("Try any text").fill("")
         page.get_by_label("Try any text").press("4")
         expect(head(page, "tokenizer")).to_have_attribute("aria-expanded", "true")
+
+
+def test_no_key_turns_the_page(chromium: Browser, ui_base: str) -> None:
+    """The site's theme listens at the window, and takes P, N, comma and full stop for the pages beside this one."""
+    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
+        page.evaluate("window.heard = []; addEventListener('keydown', (event) => heard.push(event.key))")
+        press(page, "Start")
+        expect(title(page)).to_have_text(re.compile(r"^Training: step"))
+        page.get_by_label("Time", exact=True).focus()
+        page.keyboard.press("p")
+        expect(title(page)).to_have_text(re.compile(r"^Paused at step"))
+        head(page, "data").focus()
+        for key in "n,.NP":
+            page.keyboard.press(key)
+        expect(title(page)).to_have_text(re.compile(r"^Training: step"))
+        page.get_by_label("Settings", exact=True).check()
+        page.get_by_text("Advanced", exact=True).click()
+        page.get_by_label("Keyboard: P").uncheck()
+        page.keyboard.press("p")
+        page.get_by_role("button", name="Runs").click()
+        page.keyboard.press("n")
+        page.keyboard.press("/")
+        assert page.evaluate("heard") == ["/"]
 
 
 def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser, ui_base: str) -> None:
