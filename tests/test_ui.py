@@ -373,6 +373,26 @@ def test_axe_finds_nothing_serious(chromium: Browser, ui_base: str, scheme: str)
             page.keyboard.press("Escape")
 
 
+@pytest.mark.parametrize("width", [320, 375])
+def test_a_long_name_of_a_measured_device_fits_on_a_phone(
+    chromium: Browser, ui_base: str, width: int
+) -> None:
+    worker = urlencode({"device": "NVIDIA GeForce RTX 4090 Laptop GPU"})
+    schemes = ["default", "slate"] if SHOTS else ["default"]
+    for scheme in schemes:
+        viewport = {"width": width, "height": 900}
+        with demo(chromium, ui_base, worker, scheme=scheme, viewport=viewport) as page:
+            page.get_by_role("button", name="Runs").click()
+            page.keyboard.press("Escape")
+            page.locator('[data-do="device"]').click()
+            page.get_by_role("button", name="Measure").click()
+            page.keyboard.press("Escape")
+            expect(page.locator('[data-t="peak"]')).to_have_text("12.5 GFLOP/s")
+            expect(page.locator('[data-t="runs-count"]')).to_have_text("1")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            shot(page, f"device-name-{width}-{scheme}")
+
+
 @pytest.mark.parametrize("width", [375, 768, 1440])
 def test_no_width_scrolls_sideways_and_targets_are_large_enough(
     chromium: Browser, ui_base: str, width: int
