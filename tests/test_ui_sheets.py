@@ -27,7 +27,7 @@ def test_keyboard(chromium: Browser, ui_base: str) -> None:
 
 
 def test_no_key_turns_the_page(chromium: Browser, ui_base: str) -> None:
-    """The site's theme listens at the window, and takes P, N, comma and full stop for the pages beside this one."""
+    """The site's theme listens at the window, and takes P, N, comma and full stop for other pages."""
     with demo(chromium, ui_base, "pace=100", gpu="software") as page:
         page.evaluate("window.heard = []; addEventListener('keydown', (event) => heard.push(event.key))")
         press(page, "Start")
@@ -67,6 +67,31 @@ def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser
         expect(kept.locator("b")).to_have_text("The sea")
         kept.get_by_role("button", name="Open").click()
         expect(title(page)).to_have_text("Paused at step 150")
+
+
+def test_a_run_that_was_deleted_is_gone_however_soon_the_page_is_left(
+    chromium: Browser, ui_base: str
+) -> None:
+    """The fake worker knows its run again after a reload, as the browser does a run that nobody deleted."""
+    with demo(chromium, ui_base) as page:
+        page.evaluate(
+            "localStorage.setItem('tabula.last', JSON.stringify({run: 'run-1', title: 'X', steps: 1}))"
+        )
+        kept = page.locator('[data-t="runs"]')
+        page.get_by_role("button", name="Runs").click()
+        kept.get_by_role("button", name="Delete").click()
+        expect(kept).to_contain_text("is deleted")
+        page.reload()
+        expect(title(page)).to_have_text("Ready to train on this device")
+        page.get_by_role("button", name="Runs").click()
+        expect(page.locator('[data-t="runs-note"]')).to_contain_text("No run is kept yet.")
+        page.reload()
+        page.get_by_role("button", name="Runs").click()
+        kept.get_by_role("button", name="Delete").click()
+        kept.get_by_role("button", name="Undo").click()
+        page.reload()
+        page.get_by_role("button", name="Runs").click()
+        expect(kept.locator("b")).to_have_text("Treasure Island")
 
 
 def test_nothing_moves_under_the_pointer_when_python_has_come(chromium: Browser, ui_base: str) -> None:

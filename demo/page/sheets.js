@@ -1,5 +1,5 @@
 // The sheets at the side: device, runs, details, keyboard. A dialog traps focus and gives it back.
-import { el, memo } from "./dom.js";
+import { el, keep, memo } from "./dom.js";
 import { bytes, figure, whole } from "./format.js";
 
 const UNDO = 10_000; // ms in which a deletion can be taken back
@@ -9,6 +9,11 @@ export function mountSheets(demo) {
   const { root, parts, flow } = demo;
   const sheet = (name) => root.querySelector(`[data-sheet="${name}"]`);
   const leaving = new Map(); // runs that are deleted when their time is up
+  const owed = () => keep.read("deleted", []); // the same ones, for a page that was left before that
+  for (const run of owed()) {
+    flow.kept.forget(run);
+    if (flow.state.offer?.run === run) flow.state.offer = null;
+  }
 
   root.querySelectorAll("dialog").forEach((dialog) => {
     let beside = false; // whether the press began on the page beside the sheet: a press that slips off a button closes nothing
@@ -27,7 +32,7 @@ export function mountSheets(demo) {
   demo.on("runs", () => {
     sheet("runs").showModal();
     demo.run(flow.shipped.list());
-    if (flow.state.mode === "live") demo.run(flow.boot().then(() => flow.ask("runs")));
+    if (flow.state.mode === "live") demo.run(flow.boot().then(deleteOwed).then(() => flow.ask("runs")));
     demo.draw(false);
   });
   demo.on("copy-details", () => navigator.clipboard?.writeText(parts.get("details-text").textContent));
@@ -64,22 +69,35 @@ export function mountSheets(demo) {
   /** The run is gone at once to look at, and in truth when it can no longer be taken back. */
   function remove(run) {
     const done = () => {
-      leaving.delete(run);
+      stay(run);
       flow.kept.forget(run);
       demo.run(flow.ask("delete_run", { run }).then(() => flow.ask("runs")));
     };
     leaving.set(run, setTimeout(done, UNDO));
+    noteOwed();
+  }
+
+  /** It leaves no more: taken back, or gone. */
+  function stay(run) {
+    clearTimeout(leaving.get(run));
+    leaving.delete(run);
+    noteOwed();
+  }
+
+  function noteOwed() {
+    keep.write("deleted", leaving.size ? [...leaving.keys()] : null);
     demo.draw(false);
+  }
+
+  async function deleteOwed() {
+    const rest = owed().filter((run) => !leaving.has(run));
+    noteOwed();
+    for (const run of rest) await flow.ask("delete_run", { run });
   }
 
   function runItem(r, active, locked) {
     if (leaving.has(r.run)) {
-      const undo = () => {
-        clearTimeout(leaving.get(r.run));
-        leaving.delete(r.run);
-        demo.draw(false);
-      };
-      return el("li", {}, el("span", { text: `“${r.title}” is deleted. ` }), small("Undo", undo));
+      return el("li", {}, el("span", { text: `“${r.title}” is deleted. ` }), small("Undo", () => stay(r.run)));
     }
     const loss = Number.isFinite(r.loss) && r.loss !== null ? `, loss ${r.loss.toFixed(2)}` : "";
     const when = new Date(typeof r.date === "number" ? r.date * 1000 : r.date);
