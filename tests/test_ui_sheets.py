@@ -94,6 +94,21 @@ def test_a_run_that_was_deleted_is_gone_however_soon_the_page_is_left(
         expect(kept.locator("b")).to_have_text("Treasure Island")
 
 
+def test_what_an_import_comes_to_is_said_in_the_sheet(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
+        page.get_by_role("button", name="Runs").click()
+        chosen = page.get_by_label("Import a run")
+        note = page.locator('[data-t="share-note"]')
+        for body, says in (
+            (b"", "This is no run of Tabula. Export one first."),
+            (b"PK", "“Imported” is imported."),
+        ):
+            chosen.set_input_files({"name": "run.zip", "mimeType": "application/zip", "buffer": body})
+            expect(note).to_have_text(says)
+            expect(chosen).to_have_value("")  # else the same file could not be chosen again
+            expect(page.locator(".run")).to_have_attribute("data-tone", "ready")
+
+
 def test_nothing_moves_under_the_pointer_when_python_has_come(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base) as page:
         late: list[Route] = []  # what the worker reads while it boots

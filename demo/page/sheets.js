@@ -44,9 +44,12 @@ export function mountSheets(demo) {
     link.hash = `settings=${encodeURIComponent(JSON.stringify({ ...model, ...train }))}`;
     const copied = await navigator.clipboard?.writeText(link.href).then(() => true, () => false);
     const what = `${copied ? "Copied" : "To copy"}: settings and seed.`;
-    parts.put("share-note", `${what} Your text is not in the link. ${link.href}`);
+    say(`${what} Your text is not in the link. ${link.href}`);
   });
-  parts.get("import").addEventListener("change", (event) => take(event.target.files[0]));
+  parts.get("import").addEventListener("change", ({ target }) => {
+    take(target.files[0]);
+    target.value = ""; // the same file may be chosen again
+  });
   sheet("runs").addEventListener("dragover", (event) => event.preventDefault());
   sheet("runs").addEventListener("drop", (event) => {
     event.preventDefault();
@@ -55,8 +58,24 @@ export function mountSheets(demo) {
 
   async function take(file) {
     if (!file) return;
-    const zip = new Uint8Array(await file.arrayBuffer());
-    demo.run(flow.boot().then(() => flow.ask("import_run", { zip })).then(() => flow.ask("runs")));
+    await here(async () => {
+      const zip = new Uint8Array(await file.arrayBuffer());
+      await flow.boot();
+      const { title } = await flow.ask("import_run", { zip });
+      say(`“${title}” is imported.`);
+      await flow.ask("runs");
+    });
+  }
+
+  const say = (text) => parts.put("share-note", text);
+  /** What goes wrong in the sheet of runs is said in it: the run bar is behind it, and the current run goes on. */
+  async function here(work) {
+    say("");
+    try {
+      await work();
+    } catch ({ message, note }) {
+      say([message, note].filter(Boolean).join(". "));
+    }
   }
 
   async function exportRun(run) {

@@ -140,7 +140,10 @@ const ANSWERS = {
   },
   delete_run({ run }) { runs.splice(runs.findIndex((r) => r.run === run), 1); return {}; },
   export_run: () => ({ zip: new Uint8Array([80, 75, 5, 6]), name: "run.zip" }),
-  import_run: () => ({ run: "run-3", title: "Imported" }),
+  import_run({ zip }) {
+    if (!zip.length) throw { kind: "refused", title: "This is no run of Tabula", note: "Export one first." };
+    return { run: "run-3", title: "Imported" };
+  },
   take_over: () => ({}),
   save: () => ({ step: log[at]?.step ?? 0 }),
 };
