@@ -94,6 +94,31 @@ def test_a_run_that_was_deleted_is_gone_however_soon_the_page_is_left(
         expect(kept.locator("b")).to_have_text("Treasure Island")
 
 
+def test_a_new_name_can_be_left_and_is_that_of_the_open_run_too(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
+        page.get_by_role("button", name="Runs").click()
+        kept = page.locator('[data-t="runs"]')
+        field = kept.get_by_label("Name of the run")
+        kept.get_by_role("button", name="Open").click()
+        page.get_by_role("button", name="Resume").click()
+        expect(title(page)).to_have_text(re.compile("^Trained: "))
+        page.get_by_role("button", name="Runs").click()
+        kept.get_by_role("button", name="Rename").click()
+        shot(page, "rename")
+        page.keyboard.type("The sea")  # over the old name, which is selected
+        page.keyboard.press("Escape")
+        expect(field).to_have_count(0)
+        expect(kept.locator("b")).to_have_text("Treasure Island")
+        kept.get_by_role("button", name="Rename").click()
+        kept.get_by_role("button", name="Cancel").click()
+        expect(field).to_have_count(0)
+        kept.get_by_role("button", name="Rename").click()
+        page.keyboard.type("The sea")
+        kept.get_by_role("button", name="Save").click()
+        expect(kept.locator("b")).to_have_text("The sea")
+        expect(page.locator('.run [data-t="note"]')).to_contain_text("“The sea”")
+
+
 def test_what_an_import_comes_to_is_said_in_the_sheet(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base) as page:
         page.get_by_role("button", name="Runs").click()

@@ -9,6 +9,7 @@ export function mountSheets(demo) {
   const { root, parts, flow } = demo;
   const sheet = (name) => root.querySelector(`[data-sheet="${name}"]`);
   const leaving = new Map(); // runs that are deleted when their time is up
+  let renamed = ""; // the run whose name is being changed
   const owed = () => keep.read("deleted", []); // the same ones, for a page that was left before that
   for (const run of owed()) {
     flow.kept.forget(run);
@@ -118,29 +119,48 @@ export function mountSheets(demo) {
     if (leaving.has(r.run)) {
       return el("li", {}, el("span", { text: `“${r.title}” is deleted. ` }), small("Undo", () => stay(r.run)));
     }
+    if (renamed === r.run) return renameItem(r);
     const loss = Number.isFinite(r.loss) && r.loss !== null ? `, loss ${r.loss.toFixed(2)}` : "";
     const when = new Date(typeof r.date === "number" ? r.date * 1000 : r.date);
     const open = () => {
       sheet("runs").close();
       demo.run(flow.kept.open(r.run, r.title).then(() => flow.kept.show()));
     };
-    const rename = () => {
-      const input = el("input", { type: "text", "aria-label": "Name of the run" });
-      input.value = r.title;
-      const form = el("form", { onsubmit: (event) => {
-        event.preventDefault();
-        demo.run(flow.ask("rename_run", { run: r.run, title: input.value.trim() || r.title }).then(() => flow.ask("runs")));
-      } }, input);
-      item.replaceChildren(form);
-      input.focus();
-    };
-    const item = el("li", {}, el("b", { text: r.title }),
+    return el("li", {}, el("b", { text: r.title }),
       el("span", { class: "muted num", text: `Step ${whole(r.step)} of ${whole(r.steps)}${loss}, ${bytes(r.bytes)}, ${when.toLocaleString("en", { dateStyle: "medium", timeStyle: "short" })}` }),
       el("div", { class: "runs__actions" },
-        small("Open", open, locked), small("Rename", rename), small("Export", () => demo.run(exportRun(r.run))),
+        small("Open", open, locked), small("Rename", () => rename(r.run)), small("Export", () => demo.run(exportRun(r.run))),
         small("Delete", () => remove(r.run), active)));
-    return item;
   }
+
+  function rename(run) {
+    renamed = run;
+    update(flow.state);
+    parts.get("runs").querySelector("input")?.select();
+  }
+
+  function renameItem({ run, title }) {
+    const input = el("input", { type: "text", "aria-label": "Name of the run", value: title });
+    const save = (event) => {
+      event.preventDefault();
+      const name = input.value.trim() || title;
+      rename("");
+      here(async () => {
+        await flow.ask("rename_run", { run, title: name });
+        if (flow.state.run.name === run) flow.state.run.title = name;
+        await flow.ask("runs");
+      });
+    };
+    const leave = (event) => {
+      if (event.key !== "Escape") return;
+      event.preventDefault(); // which would close the sheet
+      event.stopPropagation();
+      rename("");
+    };
+    return el("li", {}, el("form", { onsubmit: save, onkeydown: leave }, input,
+      el("div", { class: "runs__actions" }, el("button", { class: "btn btn--small", text: "Save" }), small("Cancel", () => rename("")))));
+  }
+
   const small = (text, onclick, disabled = false) => el("button", { class: "btn btn--small", type: "button", text, onclick, disabled });
 
   const runs = memo((state, locked) => {
@@ -174,7 +194,7 @@ export function mountSheets(demo) {
     parts.put("runs-note", state.runs ? none + room : waiting);
     const locked = ["working", "paused"].includes(state.phase);
     const { models, note } = state.shipped; // the list above: a run that is drawn before it would move under the reader's press
-    if (state.runs && (models.length || note)) runs(`${JSON.stringify(state.runs)} ${[...leaving.keys()]} ${locked} ${state.run.name}`, state, locked);
+    if (state.runs && (models.length || note)) runs(`${JSON.stringify(state.runs)} ${[...leaving.keys()]} ${renamed} ${locked} ${state.run.name}`, state, locked);
     const { trouble } = state;
     if (trouble) {
       parts.put("details-note", [trouble.title, trouble.note].filter(Boolean).join(". "));
