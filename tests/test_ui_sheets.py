@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from playwright.sync_api import Browser, Page, Route, expect
-from ui_page import demo, head, press, shot, title
+from ui_page import demo, head, press, shot, title, train
 
 pytest_plugins = ("browser", "ui_page")
 
@@ -117,6 +117,41 @@ def test_a_new_name_can_be_left_and_is_that_of_the_open_run_too(chromium: Browse
         kept.get_by_role("button", name="Save").click()
         expect(kept.locator("b")).to_have_text("The sea")
         expect(page.locator('.run [data-t="note"]')).to_contain_text("“The sea”")
+
+
+def test_the_focus_stays_where_a_button_was_pressed(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
+        page.get_by_role("button", name="Runs").click()
+        for key, now in (
+            ("Rename", "Name of the run"), ("", "Rename Treasure Island"),
+            ("Delete", "Undo: keep Treasure Island"), ("", "Delete Treasure Island"),
+        ):  # fmt: skip
+            if key:
+                page.locator('[data-t="runs"]').get_by_role("button", name=key).focus()
+            page.keyboard.press("Enter")
+            expect(page.locator(":focus")).to_have_attribute("aria-label", now)
+        page.keyboard.press("Escape")
+
+        head(page, "data").click()
+        page.get_by_text("Your own text").click()
+        chosen = page.get_by_role("button", name="Choose files")
+        chosen.set_input_files([{"name": f"{n}.txt", "mimeType": "", "buffer": b"x"} for n in "ab"])
+        expect(chosen).to_have_value("")
+        for name in "ab":
+            page.get_by_role("button", name=f"Leave out {name}").press("Enter")
+        expect(chosen).to_be_focused()
+
+        page.get_by_text("Ten books").click()
+        train(page)
+        head(page, "infer").click()
+        write = page.get_by_role("button", name="Write")
+        write.press("Enter")
+        write.press("Enter")  # while it writes: in vain
+        expect(write).to_be_disabled()
+        expect(write).to_be_focused()
+        page.get_by_role("button", name="Stop").press("Enter")
+        expect(write).to_be_focused()
+        expect(page.locator('[data-t="earlier"] p')).to_have_count(0)
 
 
 def test_what_an_import_comes_to_is_said_in_the_sheet(chromium: Browser, ui_base: str) -> None:

@@ -1,8 +1,9 @@
 // The sheets at the side: device, runs, details, keyboard. A dialog traps focus and gives it back.
-import { el, keep, memo } from "./dom.js";
+import { el, keep, memo, remake } from "./dom.js";
 import { bytes, figure, whole } from "./format.js";
 
 const UNDO = 10_000; // ms in which a deletion can be taken back
+const NEXT = { Undo: "Delete", Save: "Rename", Cancel: "Rename", "": "Rename" }; // a button that has done its work → where the focus goes
 
 /** @param {import("./demo.js").Demo} demo */
 export function mountSheets(demo) {
@@ -117,7 +118,7 @@ export function mountSheets(demo) {
 
   function runItem(r, active, locked) {
     if (leaving.has(r.run)) {
-      return el("li", {}, el("span", { text: `“${r.title}” is deleted. ` }), small("Undo", () => stay(r.run)));
+      return el("li", {}, el("span", { text: `“${r.title}” is deleted. ` }), small("Undo", () => stay(r.run), false, `Undo: keep ${r.title}`));
     }
     if (renamed === r.run) return renameItem(r);
     const loss = Number.isFinite(r.loss) && r.loss !== null ? `, loss ${r.loss.toFixed(2)}` : "";
@@ -126,11 +127,12 @@ export function mountSheets(demo) {
       sheet("runs").close();
       demo.run(flow.kept.open(r.run, r.title).then(() => flow.kept.show()));
     };
+    const button = (text, onclick, disabled) => small(text, onclick, disabled, `${text} ${r.title}`);
     return el("li", {}, el("b", { text: r.title }),
       el("span", { class: "muted num", text: `Step ${whole(r.step)} of ${whole(r.steps)}${loss}, ${bytes(r.bytes)}, ${when.toLocaleString("en", { dateStyle: "medium", timeStyle: "short" })}` }),
       el("div", { class: "runs__actions" },
-        small("Open", open, locked), small("Rename", () => rename(r.run)), small("Export", () => demo.run(exportRun(r.run))),
-        small("Delete", () => remove(r.run), active)));
+        button("Open", open, locked), button("Rename", () => rename(r.run)), button("Export", () => here(() => exportRun(r.run))),
+        button("Delete", () => remove(r.run), active)));
   }
 
   function rename(run) {
@@ -161,10 +163,12 @@ export function mountSheets(demo) {
       el("div", { class: "runs__actions" }, el("button", { class: "btn btn--small", text: "Save" }), small("Cancel", () => rename("")))));
   }
 
-  const small = (text, onclick, disabled = false) => el("button", { class: "btn btn--small", type: "button", text, onclick, disabled });
+  const small = (text, onclick, disabled = false, label = null) =>
+    el("button", { class: "btn btn--small", type: "button", text, onclick, disabled, "aria-label": label });
 
   const runs = memo((state, locked) => {
-    parts.get("runs").replaceChildren(...state.runs.map((r) => runItem(r, locked && r.run === state.run.name, locked)));
+    const items = state.runs.map((r) => runItem(r, locked && r.run === state.run.name, locked));
+    remake(parts.get("runs"), items, parts.get("import"), NEXT);
   });
 
   const kernels = ({ tuning, kernels: found }) =>

@@ -1,5 +1,5 @@
 // Data: which text, what it holds, and where it comes from.
-import { el, memo } from "./dom.js";
+import { el, memo, remake } from "./dom.js";
 import { bytes, whole } from "./format.js";
 
 const LEAST = 20_000; // bytes that are enough to train on
@@ -16,7 +16,10 @@ export function mountData(demo) {
   radios.forEach((radio) => radio.addEventListener("change", () => choose(radio.value)));
   parts.get("search").addEventListener("input", () => drawLibrary(flow.state.library ?? []));
   parts.get("own").addEventListener("input", () => ownSize());
-  parts.get("files").addEventListener("change", (event) => add(event.target.files));
+  parts.get("files").addEventListener("change", ({ target }) => {
+    add([...target.files]);
+    target.value = ""; // the same file may be chosen again
+  });
   body.addEventListener("dragover", (event) => {
     event.preventDefault();
     body.dataset.dropping = "";
@@ -51,9 +54,9 @@ export function mountData(demo) {
   }
 
   function drawFiles() {
-    parts.get("own-files").replaceChildren(...files.map((file, i) => el("li", {},
+    remake(parts.get("own-files"), files.map((file, i) => el("li", {},
       el("span", { text: `${file.title} (${file.why ?? bytes(size(file.text))})` }),
-      el("button", { class: "btn btn--small btn--quiet", type: "button", text: "Leave out", "aria-label": `Leave out ${file.title}`, onclick: () => { files.splice(i, 1); drawFiles(); } }))));
+      el("button", { class: "btn btn--small btn--quiet", type: "button", text: "Leave out", "aria-label": `Leave out ${file.title}`, onclick: () => { files.splice(i, 1); drawFiles(); } }))), parts.get("files"));
     ownSize();
   }
 

@@ -104,7 +104,7 @@ const ANSWERS = {
       const i = count % words.length;
       const alternatives = [{ text: words[i], probability: chances[i] }, { text: " other", probability: 0.02 }];
       post({ event: "token", id: count, text: words[i], probability: chances[i], alternatives });
-      await sleep(4);
+      await sleep(Math.max(4, PACE));
     }
     return { count, stopped: stopWriting, prompt };
   },
