@@ -158,7 +158,9 @@ def test_a_visit_later_offers_to_continue(chromium: Browser, ui_base: str) -> No
         wait_until(page, "localStorage.getItem('tabula.last') !== null")
         page.reload()
         expect(title(page)).to_have_text("Continue “Ten books, nano”?")
-        expect(page.locator('[data-t="note"]')).to_contain_text("Saved at step 100 of 300")
+        expect(page.locator('[data-t="note"]')).to_have_text(
+            re.compile(r"^Saved at step 100 of 300, \d+ s ago\.$")
+        )
         shot(page, "offer")
         press(page, "Continue")
         expect(title(page)).to_have_text(re.compile(r"^Training: step \d+ of 300"))
@@ -190,7 +192,7 @@ def test_leaving_the_page_ends_the_worker_and_coming_back_starts_anew(
 def test_the_recorded_run_plays_where_training_is_impossible(
     chromium: Browser, ui_base: str, gpu: str, says: str
 ) -> None:
-    with demo(chromium, ui_base, gpu=gpu) as page:
+    with demo(chromium, ui_base, "problem=no+GPU", gpu=gpu) as page:
         expect(title(page)).to_have_text(says)
         expect(head(page, "train")).to_contain_text("Playing")
         expect(head(page, "train")).to_contain_text("Loss ")
@@ -199,9 +201,18 @@ def test_the_recorded_run_plays_where_training_is_impossible(
         shot(page, f"recorded-{gpu}")
         page.keyboard.press("p")
         expect(head(page, "train")).to_contain_text("Paused")
-        press(page, "What to do")
+        press(page, "Play")
+        press(page, "Pause")
+        page.get_by_role("button", name="No GPU here").click()
         expect(page.locator('[data-t="device-note"]')).to_contain_text("have WebGPU")
+        page.keyboard.press("Escape")
         assert not page.workers
+        page.get_by_role("button", name="Runs").click()
+        page.get_by_label("Import a run").set_input_files(
+            {"name": "run.zip", "mimeType": "application/zip", "buffer": b"PK"}
+        )
+        expect(page.locator('[data-t="runs-count"]')).to_have_text("1")
+        expect(title(page)).to_have_text(says)
         page.watch.assert_clean()
 
 
@@ -291,6 +302,10 @@ def test_settings_are_those_of_the_trainer_and_say_their_rules(chromium: Browser
         expect(page.locator(".run__actions").get_by_role("button", name="Start")).to_be_disabled()
         page.get_by_label("Width", exact=True).fill("128")
         expect(page.locator('[data-t="rule"]')).to_have_text("")
+        head(page, "tokenizer").click()  # where the rule is not in sight
+        page.get_by_label("Vocabulary, tokens").fill("100")
+        expect(page.locator('.run [data-t="note"]')).to_have_text("Vocabulary must be from 257 to 65,535.")
+        shot(page, "rule")
 
 
 def test_a_link_brings_settings(chromium: Browser, ui_base: str) -> None:

@@ -130,7 +130,7 @@ export function pace(run) {
 
 const ANSWERS = {
   boot(state, { device, problem, version }) {
-    Object.assign(state, { booted: true, loading: null, problem: problem ?? "", version });
+    Object.assign(state, { booted: true, loading: null, problem: state.problem || (problem ?? ""), version }); // the page's own finding is the clearer
     if (device) state.device = device;
   },
   measure: (state, { gflops }) => { state.peak = gflops; },

@@ -64,11 +64,11 @@ export function runBar(state, now = Date.now()) {
     const { title, step, steps, at } = state.offer;
     return {
       status: "paused", bar: (100 * step) / steps, title: `Continue “${title}”?`,
-      note: `Saved at step ${whole(step)} of ${whole(steps)}, ${ago((now - at) / 1000)}, when this tab was closed.`,
+      note: `Saved at step ${whole(step)} of ${whole(steps)}, ${ago((now - at) / 1000)}.`,
       actions: [action("Continue", "continue"), action("Start afresh", "afresh")],
     };
   }
-  if (phase === "idle") return idleBar(state);
+  if (phase === "idle") return state.rule ? { ...idleBar(state), note: `${state.rule.rule}.` } : idleBar(state);
   if (phase === "paused") {
     if (!run.begun) {
       return { status: "paused", bar, title: `Paused before ${NAMES[state.next] ?? "the next stage"}`, note: "What is done stays.", actions: [action("Resume", "resume"), action("Stop", "stop")] };
@@ -168,8 +168,9 @@ function recordedBar(state) {
     : ["No WebGPU in this browser", `${where}Chrome or Edge 113, Safari 26, Firefox 145 and newer can train.`];
   const control = playing ? action("Pause", "pause") : action(state.phase === "done" ? "Play again" : "Play", "resume");
   const controls = state.phase === "idle" ? [] : [control]; // before the recording has come
-  const first = state.problem === "adapter" ? [action("Try again", "again")] : controls;
-  return { status: "unavailable", bar: progress(state), title, note, actions: [...first, action("What to do", "what")] };
+  const again = state.problem === "adapter" ? [action("Try again", "again")] : [];
+  const actions = [...controls, ...again, action("What to do", "what")].slice(0, 2); // which the device's sheet says, too
+  return { status: "unavailable", bar: progress(state), title, note, actions };
 }
 
 function troubleBar(state, now) {

@@ -1,6 +1,6 @@
 // A worker that needs no Python: it answers the protocol from the recorded run, quickly.
 // Its address may ask for trouble: worker.js?trouble=lost stops once, half way; &title=… names the book, &device=… the
-// adapter.
+// adapter, &problem=… why there is none.
 const query = new URL(import.meta.url).searchParams;
 const LOG = new URL("bundle/page/recorded/nano.jsonl", import.meta.url);
 const REPORT = new URL("bundle/page/recorded/nano.report.jsonl", import.meta.url);
@@ -44,7 +44,7 @@ const ANSWERS = {
     log = await readLog(LOG);
     const software = query.get("kind") !== "GPU";
     const device = { name: query.get("device") ?? "SwiftShader", backend: "WebGPU", kind: software ? "CPU" : "GPU", driver: "", software, features: ["subgroups"] };
-    return { version: "0.1.0", device, problem: "" };
+    return { version: "0.1.0", device, problem: query.get("problem") ?? "" };
   },
   measure: () => ({ gflops: 12.5 }),
   tune: () => (tuning = tune()),
