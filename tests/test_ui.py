@@ -5,8 +5,9 @@ Screenshots of all widths and both colour schemes go to the folder that TABULA_S
 
 from __future__ import annotations
 
+import json
 import re
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 from browser import wait_until
@@ -324,6 +325,26 @@ def test_a_link_brings_settings(chromium: Browser, ui_base: str) -> None:
         expect(title(other)).to_have_text("Training on the processor, not a GPU")
         for name, value in {"width": "64", "heads": "2", "seed": "5", "layers": "2"}.items():
             expect(other.locator(f'[data-field="{name}"]')).to_have_value(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"accumulate": -3}, "Accumulation must be a whole number above 0."),
+        ({"accumulate": 0.5}, "Accumulation must be a whole number above 0."),
+        ({"warmup": -5}, "Warm-up must be a whole number from 0 up."),
+        ({"steps": 10**9}, "Steps must be at most 10,000,000."),
+        ({"layers": 10**6, "width": 10**5, "heads": 1000}, "These settings take 1,9"),
+    ],
+)
+def test_a_link_brings_no_settings_that_cannot_be(
+    chromium: Browser, ui_base: str, given: dict[str, float], says: str
+) -> None:
+    with demo(chromium, ui_base) as page:
+        page.goto(f"{page.url}#settings={quote(json.dumps(given))}")
+        page.reload()
+        expect(page.locator('.run [data-t="note"]')).to_contain_text(says)
+        expect(page.locator(".run__actions").get_by_role("button", name="Start")).to_be_disabled()
 
 
 def test_mixed_precision_is_offered_where_the_gpu_has_16_bit_numbers(chromium: Browser, ui_base: str) -> None:
