@@ -145,6 +145,19 @@ def test_full_storage_is_told_while_training_goes_on(chromium: Browser, ui_base:
         expect(page.locator('[data-t="runs"] li')).to_have_count(1)
 
 
+def test_a_stage_says_what_it_noticed(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "most=278", gpu="software") as page:
+        train(page)
+        head(page, "tokenizer").click()
+        expect(head(page, "tokenizer")).to_contain_text("278 tokens")
+        said = page.locator('[data-say="tokenizer"]')
+        expect(said).to_have_text("The text has no pairs for 1024 tokens: the vocabulary is 278.")
+        shot(page, "notice")
+        page.get_by_label("Vocabulary, tokens").fill("300")
+        expect(head(page, "tokenizer")).to_contain_text("300 tokens")
+        expect(said).to_be_hidden()
+
+
 def test_too_little_text_asks_for_more(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base, "trouble=too_little") as page:
         press(page, "Start")

@@ -6,10 +6,10 @@ export const STAGES = ["data", "tokenizer", "tokenize", "train", "infer", "eval"
 const KEPT_MERGES = 12;
 const SLOWEST = 0.02; // share of a new loss in the smoothed one, once the run is long
 
-/** @typedef {{status: string, done: number, total: number, seconds: number, began: number, old: string}} Stage */
+/** @typedef {{status: string, done: number, total: number, seconds: number, began: number, old: string, notice: string}} Stage */
 
 /** @returns {Stage} */
-const stage = (status) => ({ status, done: 0, total: 0, seconds: 0, began: 0, old: "" });
+const stage = (status) => ({ status, done: 0, total: 0, seconds: 0, began: 0, old: "", notice: "" });
 
 export function emptyRun() {
   return {
@@ -41,7 +41,7 @@ export function initial() {
     shipped: { models: [], note: "" }, // trained models that come with the site
     opening: null, // how much of one has come
     base: null, // {run, title} whose weights the next run begins from
-    trouble: null, notice: "",
+    trouble: null,
     nextTry: 0, tries: 0, // when books are asked for again by themselves (ms since 1970), and how often they were
     open: "train", followed: true,
     stages: {
@@ -62,6 +62,7 @@ export function mark(state, name, status, now = performance.now()) {
   const s = state.stages[name];
   if (status === "working" && s.status !== "working") s.began = now;
   if (s.status === "working" && status !== "working") s.seconds = (now - s.began) / 1000;
+  if (status === "working" && !["working", "paused"].includes(s.status)) s.notice = "";
   if (status === "working") s.old = "";
   s.status = status;
 }
@@ -225,7 +226,10 @@ const REDUCERS = {
     state.run.saved = { step: e.step, at: Date.now() };
     if (state.trouble?.kind === "quota") state.trouble = null;
   },
-  notice: (state, e) => { state.notice = e.message; },
+  notice(state, { message }) {
+    const stage = state.stages[state.stage];
+    if (stage) stage.notice = `${message[0].toUpperCase()}${message.slice(1)}.`;
+  },
   run_ended(state, e) {
     Object.assign(state.run, { reason: e.reason, seconds: e.seconds || state.run.seconds, detail: e.detail });
   },

@@ -227,7 +227,8 @@ function progress(state) {
 export function head(state, name) {
   const s = state.stages[name];
   const words = state.mode === "recorded" ? RECORDED : WORDS;
-  const [value, now, say = ""] = HEADS[name](state, s);
+  const [value, now, why] = HEADS[name](state, s);
+  const say = why || (s.status === "ready" ? "" : s.notice);
   const note = s.status === "ready" && s.old && name !== "tokenizer" ? `from ${s.old}` : now;
   const part = s.status === "working" || s.status === "paused" || (s.status === "failed" && name === "train");
   return { status: s.status, word: words[s.status], value, note, progress: part && s.total ? (100 * s.done) / s.total : null, say };
@@ -250,7 +251,8 @@ const HEADS = {
   tokenizer(state, s) {
     if (s.status === "working") return [`${whole(state.mergeCount)} tokens`, `of ${whole(state.model.vocab)}`];
     if (state.base) return [`${whole(state.model.vocab)} tokens`, "the model’s own"];
-    return [`${whole(state.model.vocab ?? 0)} tokens`, s.status === "done" ? took(s) : s.old ? "to be learned again" : ""];
+    const learned = s.status === "done" && state.mergeCount; // fewer than were asked for, if the text has no more
+    return [`${whole(learned || (state.model.vocab ?? 0))} tokens`, s.status === "done" ? took(s) : s.old ? "to be learned again" : ""];
   },
   tokenize(state, s) {
     const { tokens } = state;

@@ -1,6 +1,6 @@
 // A worker that needs no Python: it answers the protocol from the recorded run, quickly.
 // Its address may ask for trouble: worker.js?trouble=lost stops once, half way; &title=… names the book, &device=… the
-// adapter, &problem=… why there is none.
+// adapter, &problem=… why there is none, &most=… the tokens that its text has pairs for.
 const query = new URL(import.meta.url).searchParams;
 const LOG = new URL("bundle/page/recorded/nano.jsonl", import.meta.url);
 const REPORT = new URL("bundle/page/recorded/nano.report.jsonl", import.meta.url);
@@ -66,7 +66,9 @@ const ANSWERS = {
       post({ event: "merge", count: Math.min(vocab, count + 128), total: vocab, newest, bytes_per_token: 2.6 });
       await sleep(5);
     }
-    return { vocab, seconds: 1.4 };
+    const most = Math.min(vocab, Number(query.get("most") ?? vocab));
+    if (most < vocab) post({ event: "notice", message: `the text has no pairs for ${vocab} tokens: the vocabulary is ${most}` });
+    return { vocab: most, seconds: 1.4 };
   },
   use_tokenizer: () => ({ vocab: 1024 }),
   try_tokenizer: ({ text }) => ({ tokens: (text.match(/\s?\S{1,5}|\s+/g) ?? []).map((piece, i) => ({ id: 300 + i, text: piece })) }),
