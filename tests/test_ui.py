@@ -145,6 +145,22 @@ def test_full_storage_is_told_while_training_goes_on(chromium: Browser, ui_base:
         expect(page.locator('[data-t="runs"] li')).to_have_count(1)
 
 
+def test_a_compared_run_that_is_evaluated_again_is_still_the_same(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
+        train(page)
+        head(page, "eval").click()
+        box = page.get_by_label("Compare Ten books, nano")
+        box.press(" ")
+        expect(box).to_be_focused()
+        page.evaluate("window.first = document.querySelector('tabula-demo').flow.state.reports[0]")
+        page.get_by_role("button", name="Evaluate", exact=True).click()
+        wait_until(page, "document.querySelector('tabula-demo').flow.state.reports[0] !== first")
+        expect(box).to_be_checked()
+        box.press(" ")
+        expect(box).not_to_be_checked()
+        assert page.evaluate("document.querySelector('tabula-demo').compared") == []
+
+
 def test_a_stage_says_what_it_noticed(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base, "most=278", gpu="software") as page:
         train(page)
