@@ -304,6 +304,23 @@ def test_own_text_and_the_library(chromium: Browser, ui_base: str) -> None:
         expect(head(page, "data")).to_contain_text("Done")
 
 
+def test_a_missing_text_is_no_trouble_once_it_is_there(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
+        head(page, "data").click()
+        page.get_by_text("Your own text").click()
+        press(page, "Start")
+        expect(title(page)).to_have_text("There is no text yet")
+        files = page.get_by_role("button", name="Choose files")
+        files.set_input_files({"name": "blank.txt", "mimeType": "text/plain", "buffer": b" \n" * 15_000})
+        expect(page.locator('[data-t="own-files"]')).to_contain_text("blank (0 bytes)")
+        expect(page.locator('[data-t="own-size"]')).to_have_text("0 bytes given; 20 KB are needed.")
+        expect(page.locator(".run")).to_have_attribute("data-tone", "failed")
+        page.get_by_label("Paste text here").fill("Once upon a time. " * 2000)
+        expect(page.locator(".run")).to_have_attribute("data-tone", "ready")
+        press(page, "Start")
+        expect(title(page)).to_have_text(re.compile("^Trained: "))
+
+
 def test_settings_are_those_of_the_trainer_and_say_their_rules(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base) as page:
         presets = page.evaluate("import('./bundle/page/presets.js').then((m) => m.PRESETS)")

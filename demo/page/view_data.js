@@ -46,7 +46,7 @@ export function mountData(demo) {
 
   async function add(list) {
     for (const file of list) {
-      const text = await file.text();
+      const text = (await file.text()).trim();
       if (text.includes("\0")) files.push({ title: file.name, text: "", why: "not text" });
       else files.push({ title: file.name.replace(/\.(txt|md)$/i, ""), text });
     }
@@ -69,6 +69,7 @@ export function mountData(demo) {
   function ownSize() {
     const total = own().reduce((sum, { text }) => sum + size(text), 0);
     parts.put("own-size", total < LEAST ? `${bytes(total)} given; 20 KB are needed.` : `${bytes(total)} given.`);
+    if (total >= LEAST && flow.state.trouble?.kind === "too_little") flow.settings.set({}); // as other settings do, it ends the trouble
     drawPicked();
   }
 
