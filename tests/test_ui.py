@@ -484,6 +484,8 @@ def test_no_width_scrolls_sideways_and_targets_are_large_enough(
         viewport = {"width": width, "height": 900}
         with demo(chromium, ui_base, gpu="software", scheme=scheme, viewport=viewport) as page:
             shot(page, f"idle-{width}-{scheme}")
+            head(page, "tokenizer").click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
             train(page)
             for stage in ("data", "tokenizer", "tokenize", "train", "infer", "eval"):
                 head(page, stage).click()
