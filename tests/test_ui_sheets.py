@@ -169,6 +169,20 @@ def test_what_an_import_comes_to_is_said_in_the_sheet(chromium: Browser, ui_base
             expect(page.locator(".run")).to_have_attribute("data-tone", "ready")
 
 
+def test_what_an_import_comes_to_later_is_said_in_the_bar(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
+        late: list[Route] = []
+        page.route("**/recorded/nano.jsonl", lambda route: late.append(route))
+        page.get_by_role("button", name="Runs").click()
+        page.get_by_label("Import a run").set_input_files(
+            {"name": "run.zip", "mimeType": "application/zip", "buffer": b""}
+        )
+        page.keyboard.press("Escape")
+        expect(page.locator('[data-sheet="runs"]')).to_be_hidden()
+        answer(page, late)
+        expect(title(page)).to_have_text("This is no run of Tabula")
+
+
 def test_nothing_moves_under_the_pointer_when_python_has_come(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base) as page:
         late: list[Route] = []  # what the worker reads while it boots

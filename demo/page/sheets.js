@@ -75,8 +75,9 @@ export function mountSheets(demo) {
     say("");
     try {
       await work();
-    } catch ({ message, note }) {
-      say([message, note].filter(Boolean).join(". "));
+    } catch (error) {
+      if (sheet("runs").open) say([error.message, error.note].filter(Boolean).join(". "));
+      else flow.fail(error);
     }
   }
 
