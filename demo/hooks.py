@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from html import escape, unescape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ SCRIPT = "page/demo.js"
 CARDS = "assets/cards"  # of the pages in the site
 READING_TIME = "<!-- reading time -->"
 WORDS_A_MINUTE = 230
+TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)  # those of Markdown; others bring their own box
+COLUMN = re.compile(r"<th\b[^>]*>(.+?)</th>", re.DOTALL)
 SEARCH = ('role="dialog"', 'role="dialog" aria-label="Search"')  # Material leaves it without a name
 
 _state = {"command": "build", "version": "", "bundle": ""}
@@ -66,7 +69,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Puts live figures and the demo's markup where a page names them, each with its module."""
-    content = content.replace(READING_TIME, f"{reading_minutes(content)} minutes")
+    content = TABLE.sub(scrolling, content.replace(READING_TIME, f"{reading_minutes(content)} minutes"))
     up = posixpath.relpath(".", page.url or ".")
     bundle = f"{up}/{PLACE}/{_state['version']}"
     try:
@@ -79,6 +82,13 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     # Instant navigation assigns to each [href], which throws on SVG's <use>; its older name is safe.
     markup = MARKUP.read_text(encoding="utf-8").replace("<use href=", "<use xlink:href=")
     return content.replace(MARK, f"{markup}\n{script}")
+
+
+def scrolling(table: re.Match[str]) -> str:
+    """The table in a box that the keyboard reaches, too, where it is wider than the screen."""
+    columns = ", ".join(re.sub(r"<[^>]+>", "", name) for name in COLUMN.findall(table[0]))
+    label = escape(unescape(f"Table: {columns}"))
+    return f'<div class="tb-scroll" tabindex="0" role="group" aria-label="{label}">{table[0]}</div>'
 
 
 def reading_minutes(content: str) -> int:

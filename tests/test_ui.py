@@ -5,8 +5,9 @@ Screenshots of all widths and both colour schemes go to the folder that TABULA_S
 
 from __future__ import annotations
 
+import json
 import re
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 from browser import wait_until
@@ -144,6 +145,35 @@ def test_full_storage_is_told_while_training_goes_on(chromium: Browser, ui_base:
         expect(page.locator('[data-t="runs"] li')).to_have_count(1)
 
 
+def test_a_compared_run_that_is_evaluated_again_is_still_the_same(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
+        train(page)
+        head(page, "eval").click()
+        box = page.get_by_label("Compare Ten books, nano")
+        box.press(" ")
+        expect(box).to_be_focused()
+        page.evaluate("window.first = document.querySelector('tabula-demo').flow.state.reports[0]")
+        page.get_by_role("button", name="Evaluate", exact=True).click()
+        wait_until(page, "document.querySelector('tabula-demo').flow.state.reports[0] !== first")
+        expect(box).to_be_checked()
+        box.press(" ")
+        expect(box).not_to_be_checked()
+        assert page.evaluate("document.querySelector('tabula-demo').compared") == []
+
+
+def test_a_stage_says_what_it_noticed(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "most=278", gpu="software") as page:
+        train(page)
+        head(page, "tokenizer").click()
+        expect(head(page, "tokenizer")).to_contain_text("278 tokens")
+        said = page.locator('[data-say="tokenizer"]')
+        expect(said).to_have_text("The text has no pairs for 1024 tokens: the vocabulary is 278.")
+        shot(page, "notice")
+        page.get_by_label("Vocabulary, tokens").fill("300")
+        expect(head(page, "tokenizer")).to_contain_text("300 tokens")
+        expect(said).to_be_hidden()
+
+
 def test_too_little_text_asks_for_more(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base, "trouble=too_little") as page:
         press(page, "Start")
@@ -158,7 +188,9 @@ def test_a_visit_later_offers_to_continue(chromium: Browser, ui_base: str) -> No
         wait_until(page, "localStorage.getItem('tabula.last') !== null")
         page.reload()
         expect(title(page)).to_have_text("Continue “Ten books, nano”?")
-        expect(page.locator('[data-t="note"]')).to_contain_text("Saved at step 100 of 300")
+        expect(page.locator('[data-t="note"]')).to_have_text(
+            re.compile(r"^Saved at step 100 of 300, \d+ s ago\.$")
+        )
         shot(page, "offer")
         press(page, "Continue")
         expect(title(page)).to_have_text(re.compile(r"^Training: step \d+ of 300"))
@@ -190,7 +222,7 @@ def test_leaving_the_page_ends_the_worker_and_coming_back_starts_anew(
 def test_the_recorded_run_plays_where_training_is_impossible(
     chromium: Browser, ui_base: str, gpu: str, says: str
 ) -> None:
-    with demo(chromium, ui_base, gpu=gpu) as page:
+    with demo(chromium, ui_base, "problem=no+GPU", gpu=gpu) as page:
         expect(title(page)).to_have_text(says)
         expect(head(page, "train")).to_contain_text("Playing")
         expect(head(page, "train")).to_contain_text("Loss ")
@@ -199,9 +231,18 @@ def test_the_recorded_run_plays_where_training_is_impossible(
         shot(page, f"recorded-{gpu}")
         page.keyboard.press("p")
         expect(head(page, "train")).to_contain_text("Paused")
-        press(page, "What to do")
+        press(page, "Play")
+        press(page, "Pause")
+        page.get_by_role("button", name="No GPU here").click()
         expect(page.locator('[data-t="device-note"]')).to_contain_text("have WebGPU")
+        page.keyboard.press("Escape")
         assert not page.workers
+        page.get_by_role("button", name="Runs").click()
+        page.get_by_label("Import a run").set_input_files(
+            {"name": "run.zip", "mimeType": "application/zip", "buffer": b"PK"}
+        )
+        expect(page.locator('[data-t="runs-count"]')).to_have_text("1")
+        expect(title(page)).to_have_text(says)
         page.watch.assert_clean()
 
 
@@ -263,6 +304,23 @@ def test_own_text_and_the_library(chromium: Browser, ui_base: str) -> None:
         expect(head(page, "data")).to_contain_text("Done")
 
 
+def test_a_missing_text_is_no_trouble_once_it_is_there(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
+        head(page, "data").click()
+        page.get_by_text("Your own text").click()
+        press(page, "Start")
+        expect(title(page)).to_have_text("There is no text yet")
+        files = page.get_by_role("button", name="Choose files")
+        files.set_input_files({"name": "blank.txt", "mimeType": "text/plain", "buffer": b" \n" * 15_000})
+        expect(page.locator('[data-t="own-files"]')).to_contain_text("blank (0 bytes)")
+        expect(page.locator('[data-t="own-size"]')).to_have_text("0 bytes given; 20 KB are needed.")
+        expect(page.locator(".run")).to_have_attribute("data-tone", "failed")
+        page.get_by_label("Paste text here").fill("Once upon a time. " * 2000)
+        expect(page.locator(".run")).to_have_attribute("data-tone", "ready")
+        press(page, "Start")
+        expect(title(page)).to_have_text(re.compile("^Trained: "))
+
+
 def test_settings_are_those_of_the_trainer_and_say_their_rules(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base) as page:
         presets = page.evaluate("import('./bundle/page/presets.js').then((m) => m.PRESETS)")
@@ -291,6 +349,10 @@ def test_settings_are_those_of_the_trainer_and_say_their_rules(chromium: Browser
         expect(page.locator(".run__actions").get_by_role("button", name="Start")).to_be_disabled()
         page.get_by_label("Width", exact=True).fill("128")
         expect(page.locator('[data-t="rule"]')).to_have_text("")
+        head(page, "tokenizer").click()  # where the rule is not in sight
+        page.get_by_label("Vocabulary, tokens").fill("100")
+        expect(page.locator('.run [data-t="note"]')).to_have_text("Vocabulary must be from 257 to 65,535.")
+        shot(page, "rule")
 
 
 def test_a_link_brings_settings(chromium: Browser, ui_base: str) -> None:
@@ -309,6 +371,26 @@ def test_a_link_brings_settings(chromium: Browser, ui_base: str) -> None:
         expect(title(other)).to_have_text("Training on the processor, not a GPU")
         for name, value in {"width": "64", "heads": "2", "seed": "5", "layers": "2"}.items():
             expect(other.locator(f'[data-field="{name}"]')).to_have_value(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"accumulate": -3}, "Accumulation must be a whole number above 0."),
+        ({"accumulate": 0.5}, "Accumulation must be a whole number above 0."),
+        ({"warmup": -5}, "Warm-up must be a whole number from 0 up."),
+        ({"steps": 10**9}, "Steps must be at most 10,000,000."),
+        ({"layers": 10**6, "width": 10**5, "heads": 1000}, "These settings take 1,9"),
+    ],
+)
+def test_a_link_brings_no_settings_that_cannot_be(
+    chromium: Browser, ui_base: str, given: dict[str, float], says: str
+) -> None:
+    with demo(chromium, ui_base) as page:
+        page.goto(f"{page.url}#settings={quote(json.dumps(given))}")
+        page.reload()
+        expect(page.locator('.run [data-t="note"]')).to_contain_text(says)
+        expect(page.locator(".run__actions").get_by_role("button", name="Start")).to_be_disabled()
 
 
 def test_mixed_precision_is_offered_where_the_gpu_has_16_bit_numbers(chromium: Browser, ui_base: str) -> None:
@@ -373,6 +455,26 @@ def test_axe_finds_nothing_serious(chromium: Browser, ui_base: str, scheme: str)
             page.keyboard.press("Escape")
 
 
+@pytest.mark.parametrize("width", [320, 375])
+def test_a_long_name_of_a_measured_device_fits_on_a_phone(
+    chromium: Browser, ui_base: str, width: int
+) -> None:
+    worker = urlencode({"device": "NVIDIA GeForce RTX 4090 Laptop GPU"})
+    schemes = ["default", "slate"] if SHOTS else ["default"]
+    for scheme in schemes:
+        viewport = {"width": width, "height": 900}
+        with demo(chromium, ui_base, worker, scheme=scheme, viewport=viewport) as page:
+            page.get_by_role("button", name="Runs").click()
+            page.keyboard.press("Escape")
+            page.locator('[data-do="device"]').click()
+            page.get_by_role("button", name="Measure").click()
+            page.keyboard.press("Escape")
+            expect(page.locator('[data-t="peak"]')).to_have_text("12.5 GFLOP/s")
+            expect(page.locator('[data-t="runs-count"]')).to_have_text("1")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            shot(page, f"device-name-{width}-{scheme}")
+
+
 @pytest.mark.parametrize("width", [375, 768, 1440])
 def test_no_width_scrolls_sideways_and_targets_are_large_enough(
     chromium: Browser, ui_base: str, width: int
@@ -382,6 +484,8 @@ def test_no_width_scrolls_sideways_and_targets_are_large_enough(
         viewport = {"width": width, "height": 900}
         with demo(chromium, ui_base, gpu="software", scheme=scheme, viewport=viewport) as page:
             shot(page, f"idle-{width}-{scheme}")
+            head(page, "tokenizer").click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
             train(page)
             for stage in ("data", "tokenizer", "tokenize", "train", "infer", "eval"):
                 head(page, stage).click()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import Browser, Page, Route, expect
-from ui_page import demo, head, shot, title
+from ui_page import demo, head, press, shot, title, train
 
 pytest_plugins = ("browser", "ui_page")
 
@@ -24,6 +26,29 @@ def test_keyboard(chromium: Browser, ui_base: str) -> None:
         expect(head(page, "tokenizer")).to_have_attribute("aria-expanded", "true")
 
 
+def test_no_key_turns_the_page(chromium: Browser, ui_base: str) -> None:
+    """The site's theme listens at the window, and takes P, N, comma and full stop for other pages."""
+    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
+        page.evaluate("window.heard = []; addEventListener('keydown', (event) => heard.push(event.key))")
+        press(page, "Start")
+        expect(title(page)).to_have_text(re.compile(r"^Training: step"))
+        page.get_by_label("Time", exact=True).focus()
+        page.keyboard.press("p")
+        expect(title(page)).to_have_text(re.compile(r"^Paused at step"))
+        head(page, "data").focus()
+        for key in "n,.NP":
+            page.keyboard.press(key)
+        expect(title(page)).to_have_text(re.compile(r"^Training: step"))
+        page.get_by_label("Settings", exact=True).check()
+        page.get_by_text("Advanced", exact=True).click()
+        page.get_by_label("Keyboard: P").uncheck()
+        page.keyboard.press("p")
+        page.get_by_role("button", name="Runs").click()
+        page.keyboard.press("n")
+        page.keyboard.press("/")
+        assert page.evaluate("heard") == ["/"]
+
+
 def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base) as page:
         page.get_by_role("button", name="Runs").click()
@@ -42,6 +67,120 @@ def test_runs_are_renamed_exported_and_deleted_with_a_way_back(chromium: Browser
         expect(kept.locator("b")).to_have_text("The sea")
         kept.get_by_role("button", name="Open").click()
         expect(title(page)).to_have_text("Paused at step 150")
+
+
+def test_a_run_that_was_deleted_is_gone_however_soon_the_page_is_left(
+    chromium: Browser, ui_base: str
+) -> None:
+    """The fake worker knows its run again after a reload, as the browser does a run that nobody deleted."""
+    with demo(chromium, ui_base) as page:
+        page.evaluate(
+            "localStorage.setItem('tabula.last', JSON.stringify({run: 'run-1', title: 'X', steps: 1}))"
+        )
+        kept = page.locator('[data-t="runs"]')
+        page.get_by_role("button", name="Runs").click()
+        kept.get_by_role("button", name="Delete").click()
+        expect(kept).to_contain_text("is deleted")
+        page.reload()
+        expect(title(page)).to_have_text("Ready to train on this device")
+        page.get_by_role("button", name="Runs").click()
+        expect(page.locator('[data-t="runs-note"]')).to_contain_text("No run is kept yet.")
+        page.reload()
+        page.get_by_role("button", name="Runs").click()
+        kept.get_by_role("button", name="Delete").click()
+        kept.get_by_role("button", name="Undo").click()
+        page.reload()
+        page.get_by_role("button", name="Runs").click()
+        expect(kept.locator("b")).to_have_text("Treasure Island")
+
+
+def test_a_new_name_can_be_left_and_is_that_of_the_open_run_too(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
+        page.get_by_role("button", name="Runs").click()
+        kept = page.locator('[data-t="runs"]')
+        field = kept.get_by_label("Name of the run")
+        kept.get_by_role("button", name="Open").click()
+        page.get_by_role("button", name="Resume").click()
+        expect(title(page)).to_have_text(re.compile("^Trained: "))
+        page.get_by_role("button", name="Runs").click()
+        kept.get_by_role("button", name="Rename").click()
+        shot(page, "rename")
+        page.keyboard.type("The sea")  # over the old name, which is selected
+        page.keyboard.press("Escape")
+        expect(field).to_have_count(0)
+        expect(kept.locator("b")).to_have_text("Treasure Island")
+        kept.get_by_role("button", name="Rename").click()
+        kept.get_by_role("button", name="Cancel").click()
+        expect(field).to_have_count(0)
+        kept.get_by_role("button", name="Rename").click()
+        page.keyboard.type("The sea")
+        kept.get_by_role("button", name="Save").click()
+        expect(kept.locator("b")).to_have_text("The sea")
+        expect(page.locator('.run [data-t="note"]')).to_contain_text("“The sea”")
+
+
+def test_the_focus_stays_where_a_button_was_pressed(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
+        page.get_by_role("button", name="Runs").click()
+        for key, now in (
+            ("Rename", "Name of the run"), ("", "Rename Treasure Island"),
+            ("Delete", "Undo: keep Treasure Island"), ("", "Delete Treasure Island"),
+        ):  # fmt: skip
+            if key:
+                page.locator('[data-t="runs"]').get_by_role("button", name=key).focus()
+            page.keyboard.press("Enter")
+            expect(page.locator(":focus")).to_have_attribute("aria-label", now)
+        page.keyboard.press("Escape")
+
+        head(page, "data").click()
+        page.get_by_text("Your own text").click()
+        chosen = page.get_by_role("button", name="Choose files")
+        chosen.set_input_files([{"name": f"{n}.txt", "mimeType": "", "buffer": b"x"} for n in "ab"])
+        expect(chosen).to_have_value("")
+        for name in "ab":
+            page.get_by_role("button", name=f"Leave out {name}").press("Enter")
+        expect(chosen).to_be_focused()
+
+        page.get_by_text("Ten books").click()
+        train(page)
+        head(page, "infer").click()
+        write = page.get_by_role("button", name="Write")
+        write.press("Enter")
+        write.press("Enter")  # while it writes: in vain
+        expect(write).to_be_disabled()
+        expect(write).to_be_focused()
+        page.get_by_role("button", name="Stop").press("Enter")
+        expect(write).to_be_focused()
+        expect(page.locator('[data-t="earlier"] p')).to_have_count(0)
+
+
+def test_what_an_import_comes_to_is_said_in_the_sheet(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
+        page.get_by_role("button", name="Runs").click()
+        chosen = page.get_by_label("Import a run")
+        note = page.locator('[data-t="share-note"]')
+        for body, says in (
+            (b"", "This is no run of Tabula. Export one first."),
+            (b"PK", "“Imported” is imported."),
+        ):
+            chosen.set_input_files({"name": "run.zip", "mimeType": "application/zip", "buffer": body})
+            expect(note).to_have_text(says)
+            expect(chosen).to_have_value("")  # else the same file could not be chosen again
+            expect(page.locator(".run")).to_have_attribute("data-tone", "ready")
+
+
+def test_what_an_import_comes_to_later_is_said_in_the_bar(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base) as page:
+        late: list[Route] = []
+        page.route("**/recorded/nano.jsonl", lambda route: late.append(route))
+        page.get_by_role("button", name="Runs").click()
+        page.get_by_label("Import a run").set_input_files(
+            {"name": "run.zip", "mimeType": "application/zip", "buffer": b""}
+        )
+        page.keyboard.press("Escape")
+        expect(page.locator('[data-sheet="runs"]')).to_be_hidden()
+        answer(page, late)
+        expect(title(page)).to_have_text("This is no run of Tabula")
 
 
 def test_nothing_moves_under_the_pointer_when_python_has_come(chromium: Browser, ui_base: str) -> None:

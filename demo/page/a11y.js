@@ -4,6 +4,8 @@ import { STAGES } from "./state.js";
 import { runBar, timeLeft } from "./words.js";
 
 const QUIET = 15_000; // ms
+const TURNING = new Set(["p", ",", "n", "."]); // keys that the site's theme takes for the page before or after this one
+const FIELDS = "input:not([type=radio], [type=checkbox], [type=range]), textarea, select, dialog, [contenteditable]";
 
 /** @param {import("./demo.js").Demo} demo */
 export function mountA11y(demo) {
@@ -13,16 +15,16 @@ export function mountA11y(demo) {
   let later;
 
   function onKey(event) {
+    if (TURNING.has(event.key.toLowerCase())) event.stopPropagation(); // the theme listens at the window
     if (event.key === "Escape" && demo.resetCharts()) return;
     if (event.ctrlKey || event.metaKey || event.altKey || !parts.get("keys").checked) return;
     const target = event.composedPath()[0];
-    if (target instanceof Element && target.closest("input, textarea, select, dialog, [contenteditable]")) return;
+    if (target instanceof Element && target.closest(FIELDS)) return;
     if (event.key === "?") demo.do("keys");
     else if (event.key === "p" || event.key === "P") toggle();
     else if (event.key >= "1" && event.key <= "6") demo.open(STAGES[Number(event.key) - 1], true);
     else return;
     event.preventDefault();
-    event.stopPropagation(); // at the window, the site's theme takes P for the page before this one
   }
   const toggle = () => {
     const { state } = flow;

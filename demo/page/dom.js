@@ -67,6 +67,20 @@ export function barCell(share, on = false) {
   return el("td", { "aria-hidden": true }, el("div", {}, bar));
 }
 
+/**
+ * Makes a list anew. The focus, if it was in it, stays in its row: on the button of the same text, of the text `next`
+ * gives for that one, or on the first; where no row is left, on `otherwise`.
+ */
+export function remake(list, items, otherwise, next = {}) {
+  const { activeElement: focused } = document;
+  const at = [...list.children].findIndex((item) => item.contains(focused));
+  list.replaceChildren(...items);
+  if (at < 0) return;
+  const buttons = [...(items[Math.min(at, items.length - 1)]?.querySelectorAll("button:enabled") ?? [])];
+  const called = (text) => buttons.find((button) => button.textContent === text);
+  (called(focused.textContent) ?? called(next[focused.textContent]) ?? buttons[0] ?? otherwise).focus();
+}
+
 /** Remembers what a part was made from, and makes it again only for something else. */
 export function memo(make) {
   let last;

@@ -65,7 +65,7 @@ export class Kept {
   /** Of a run that can be continued: its settings; what it was made from is done. */
   settle(train) {
     const { state } = this.flow;
-    Object.assign(state, { base: null, train: { ...train } });
+    Object.assign(state, { base: null, train: { ...train }, mergeCount: 0 });
     state.preset = Object.keys(PRESETS).find((p) => same(PRESETS[p].model, state.model)) ?? "";
     for (const stage of PREPARATION) mark(state, stage, "done");
   }

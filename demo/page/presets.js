@@ -2,6 +2,7 @@
 // answers before Python is there. What a run really costs comes from the worker's `estimate`.
 
 import { HALF } from "../adapter.js";
+import { whole } from "./format.js";
 
 const model = (layers, width, heads, context, vocab) => ({ layers, width, heads, context, vocab });
 const train = (steps, batch, accumulate, learning_rate, warmup) =>
@@ -26,8 +27,10 @@ export const half = (device) => Boolean(device?.features?.includes(HALF));
 export const SAMPLE_PROMPT = "Once upon a time";
 const NAMES = {
   layers: "Layers", width: "Width", heads: "Heads", context: "Context", vocab: "Vocabulary",
-  batch: "Batch", steps: "Steps", learning_rate: "Learning rate", seed: "Seed",
+  batch: "Batch", accumulate: "Accumulation", steps: "Steps", learning_rate: "Learning rate", seed: "Seed",
 };
+const MOST_STEPS = 10_000_000;
+const MOST_MEMORY = 100e9; // bytes; what fits is said by the device, but so much no browser gives
 
 /** Share of the measured matmul peak that training is expected to reach, before it has been seen. */
 const EXPECTED_SHARE = 0.35;
@@ -75,11 +78,13 @@ export function suited(peak, software) {
  */
 export function broken(m, t) {
   const all = { ...m, ...t };
-  for (const field of ["layers", "width", "heads", "context", "vocab", "batch", "steps"]) {
+  for (const field of ["layers", "width", "heads", "context", "vocab", "batch", "accumulate", "steps"]) {
     if (!(Number.isInteger(all[field]) && all[field] > 0)) {
       return { field, rule: `${NAMES[field]} must be a whole number above 0` };
     }
   }
+  if (!(Number.isInteger(t.warmup) && t.warmup >= 0)) return { field: "warmup", rule: "Warm-up must be a whole number from 0 up" };
+  if (t.steps > MOST_STEPS) return { field: "steps", rule: `Steps must be at most ${whole(MOST_STEPS)}` };
   if (m.vocab < 257 || m.vocab > 65535) return { field: "vocab", rule: "Vocabulary must be from 257 to 65,535" };
   if (m.width % m.heads) return { field: "width", rule: `Width must be a multiple of heads, ${m.heads}` };
   if (m.width / m.heads > 128) return { field: "heads", rule: "Width divided by heads must be at most 128" };
@@ -88,6 +93,9 @@ export function broken(m, t) {
   }
   if (!(Number.isInteger(t.seed) && t.seed >= 0 && t.seed < 2 ** 32)) {
     return { field: "seed", rule: "Seed must be a whole number from 0 to 4,294,967,295" };
+  }
+  if (memory(m, t) > MOST_MEMORY) {
+    return { field: "", rule: `These settings take ${whole(memory(m, t) / 1e9)} GB: choose fewer layers, less width or a smaller batch` };
   }
   return null;
 }

@@ -8,10 +8,10 @@ export const HARMLESS = new Set(["quota", "shipped", "beside"]);
 const KEPT_MERGES = 12;
 const SLOWEST = 0.02; // share of a new loss in the smoothed one, once the run is long
 
-/** @typedef {{status: string, done: number, total: number, seconds: number, began: number, old: string}} Stage */
+/** @typedef {{status: string, done: number, total: number, seconds: number, began: number, old: string, notice: string}} Stage */
 
 /** @returns {Stage} */
-const stage = (status) => ({ status, done: 0, total: 0, seconds: 0, began: 0, old: "" });
+const stage = (status) => ({ status, done: 0, total: 0, seconds: 0, began: 0, old: "", notice: "" });
 
 export function emptyRun() {
   return {
@@ -48,7 +48,6 @@ export function initial() {
     base: null, // {run, title} whose weights the next run begins from
     trouble: null, // what ended the way through the stages
     aside: null, // what went wrong beside it, and is told while all goes on
-    notice: "",
     nextTry: 0, tries: 0, // when books are asked for again by themselves (ms since 1970), and how often they were
     open: "train", followed: true,
     stages: {
@@ -69,6 +68,7 @@ export function mark(state, name, status, now = performance.now()) {
   const s = state.stages[name];
   if (status === "working" && s.status !== "working") s.began = now;
   if (s.status === "working" && status !== "working") s.seconds = (now - s.began) / 1000;
+  if (status === "working" && !["working", "paused"].includes(s.status)) s.notice = "";
   if (status === "working") s.old = "";
   s.status = status;
 }
@@ -149,7 +149,7 @@ export function pace(run) {
 
 const ANSWERS = {
   boot(state, { device, problem, version }) {
-    Object.assign(state, { booted: true, loading: null, problem: problem ?? "", version });
+    Object.assign(state, { booted: true, loading: null, problem: state.problem || (problem ?? ""), version }); // the page's own finding is the clearer
     if (device) state.device = device;
   },
   measure: (state, { gflops }) => { state.peak = gflops; },
@@ -244,7 +244,10 @@ const REDUCERS = {
     state.run.saved = { step: e.step, at: Date.now() };
     if (state.aside?.kind === "quota") state.aside = null;
   },
-  notice: (state, e) => { state.notice = e.message; },
+  notice(state, { message }) {
+    const stage = state.stages[state.stage];
+    if (stage) stage.notice = `${message[0].toUpperCase()}${message.slice(1)}.`;
+  },
   run_ended(state, e) {
     Object.assign(state.run, { reason: e.reason, seconds: e.seconds || state.run.seconds, detail: e.detail });
     if (state.aside?.kind !== "quota") state.aside = null;

@@ -1,5 +1,5 @@
 // Data: which text, what it holds, and where it comes from.
-import { el, memo } from "./dom.js";
+import { el, memo, remake } from "./dom.js";
 import { bytes, whole } from "./format.js";
 import { sameText } from "./state.js";
 
@@ -16,7 +16,10 @@ export function mountData(demo) {
   radios.forEach((radio) => radio.addEventListener("change", () => choose(radio.value)));
   parts.get("search").addEventListener("input", () => drawLibrary(flow.state.library ?? []));
   parts.get("own").addEventListener("input", () => ownSize());
-  parts.get("files").addEventListener("change", (event) => add(event.target.files));
+  parts.get("files").addEventListener("change", ({ target }) => {
+    add([...target.files]);
+    target.value = ""; // the same file may be chosen again
+  });
   body.addEventListener("dragover", (event) => {
     event.preventDefault();
     if (!busy(flow.state)) body.dataset.dropping = "";
@@ -58,7 +61,7 @@ export function mountData(demo) {
 
   async function add(list) {
     for (const file of list) {
-      const text = await file.text();
+      const text = (await file.text()).trim();
       if (text.includes("\0")) files.push({ title: file.name, text: "", why: "not text" });
       else files.push({ title: file.name.replace(/\.(txt|md)$/i, ""), text });
     }
@@ -66,9 +69,9 @@ export function mountData(demo) {
   }
 
   function drawFiles() {
-    parts.get("own-files").replaceChildren(...files.map((file, i) => el("li", {},
+    remake(parts.get("own-files"), files.map((file, i) => el("li", {},
       el("span", { text: `${file.title} (${file.why ?? bytes(size(file.text))})` }),
-      el("button", { class: "btn btn--small btn--quiet", type: "button", text: "Leave out", "aria-label": `Leave out ${file.title}`, onclick: () => { files.splice(i, 1); drawFiles(); } }))));
+      el("button", { class: "btn btn--small btn--quiet", type: "button", text: "Leave out", "aria-label": `Leave out ${file.title}`, onclick: () => { files.splice(i, 1); drawFiles(); } }))), parts.get("files"));
     ownSize();
   }
 
@@ -82,6 +85,7 @@ export function mountData(demo) {
     const total = own().reduce((sum, { text }) => sum + size(text), 0);
     parts.put("own-size", total < LEAST ? `${bytes(total)} given; 20 KB are needed.` : `${bytes(total)} given.`);
     changed();
+    if (total >= LEAST && flow.state.trouble?.kind === "too_little") flow.settings.set({}); // as other settings do, it ends the trouble
   }
 
   function drawLibrary(books) {

@@ -9,7 +9,9 @@ const UNTRAINED = 8; // bits: a byte that could be any
 export function mountEval(demo) {
   const { root, parts, flow } = demo;
   const button = root.querySelector('[data-do="evaluate"]');
-  const ticked = new Set();
+  const ticked = new Set(); // names and steps: a run that is evaluated again is the same one
+  const id = (r) => `${r.name} ${r.step}`;
+  const chosen = () => flow.state.reports.filter((r) => ticked.has(id(r)));
   demo.on("evaluate", () => demo.run(flow.evaluate()));
 
   const report = memo((r) => {
@@ -28,33 +30,39 @@ export function mountEval(demo) {
   const compare = memo((reports) => {
     parts.get("compare").replaceChildren(...reports.map((r) => {
       const box = el("input", { type: "checkbox", "aria-label": `Compare ${r.name}`, onchange: () => tick(r, box) });
-      box.checked = ticked.has(r);
+      box.checked = ticked.has(id(r));
       const cell = (text, key) => el("td", { class: differs(key) ? "r better" : "r", text });
       return el("tr", {}, el("th", { scope: "row" }, el("label", { class: "tick" }, box, el("span", { text: r.name }))),
         cell(count(r.parameters), "parameters"), cell(whole(r.step), "step"), cell(r.bits?.toFixed(2) ?? "–"),
         cell(r.blimp === undefined ? "–" : `${Math.round(100 * r.blimp)}%`), cell(duration(r.seconds)));
     }));
+    demo.compared = chosen();
+    demo.draw(false); // the curves
     parts.put("compare-note", reports.length > 1 ? `tick up to ${MOST_COMPARED}: their curves are drawn under Train` : "");
   });
 
   function tick(r, box) {
-    if (box.checked && ticked.size >= MOST_COMPARED) box.checked = false;
-    ticked[box.checked ? "add" : "delete"](r);
-    demo.compared = [...ticked];
-    compare(`${ticked.size} ${flow.state.reports.length}`, flow.state.reports);
-    demo.draw(false);
+    if (box.checked && chosen().length >= MOST_COMPARED) box.checked = false;
+    ticked[box.checked ? "add" : "delete"](id(r));
+    drawCompared();
+    parts.get("compare").querySelectorAll("input")[flow.state.reports.indexOf(r)]?.focus(); // the rows are new ones
+  }
+
+  function drawCompared() {
+    const { reports } = flow.state;
+    compare(reports.map((r) => `${id(r)} ${r.bits} ${ticked.has(id(r))}`).join(), reports);
   }
 
   /** Whether the ticked runs differ in a setting: such are set bold. */
   function differs(key) {
-    return Boolean(key) && new Set([...ticked].map((r) => r[key])).size > 1;
+    return Boolean(key) && new Set(chosen().map((r) => r[key])).size > 1;
   }
 
   return {
     update(state) {
       button.disabled = !["ready", "done"].includes(state.stages.eval.status) || !state.run.begun;
       if (state.report?.text) report(state.report, state.report);
-      if (state.reports.length) compare(`${ticked.size} ${state.reports.length} ${state.reports[0].bits}`, state.reports);
+      if (state.reports.length) drawCompared();
     },
   };
 }

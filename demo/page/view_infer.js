@@ -23,16 +23,19 @@ export function mountInfer(demo) {
   };
   const config = () => Object.fromEntries(knobs.map((input) => [input.dataset.knob, Number(input.value)]));
   const write = (prompt) => demo.run(flow.write(prompt, config()));
+  const writeOn = () => {
+    if (!writeButton.disabled && writeButton.ariaDisabled !== "true") write(parts.get("prompt").value);
+  };
 
-  demo.on("write", () => write(parts.get("prompt").value));
+  demo.on("write", writeOn);
   demo.on("stop-writing", () => demo.run(flow.ask("stop_generating")));
   demo.on("new-seed", () => {
     seed.value = String(crypto.getRandomValues(new Uint16Array(1))[0]);
   });
   parts.get("prompt").addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || writeButton.disabled) return;
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
-    write(parts.get("prompt").value);
+    writeOn();
   });
   out.addEventListener("keydown", (event) => {
     const by = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
@@ -112,9 +115,11 @@ export function mountInfer(demo) {
   return {
     update(state) {
       const { text, stages } = state;
-      const usable = ["ready", "done"].includes(stages.infer.status) && state.run.begun;
-      writeButton.disabled = !usable;
-      stopButton.disabled = stages.infer.status !== "working";
+      const writing = stages.infer.status === "working";
+      writeButton.disabled = !["ready", "done", "working"].includes(stages.infer.status) || !state.run.begun;
+      writeButton.ariaDisabled = String(writing); // a button that is disabled in truth loses the focus
+      if (!writing && document.activeElement === stopButton) writeButton.focus();
+      stopButton.disabled = !writing;
       const from = state.run.begun ? `The model at step ${whole(state.run.step)}` : "Needs a model: press Start";
       parts.put("writer", state.mode === "recorded" ? "Writing needs WebGPU" : from);
       if (state.open !== "infer") return;

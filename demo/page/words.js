@@ -75,11 +75,11 @@ function liveBar(state, now) {
     const { title, step, steps, at } = state.offer;
     return {
       status: "paused", bar: (100 * step) / steps, title: `Continue “${title}”?`,
-      note: `Saved at step ${whole(step)} of ${whole(steps)}, ${ago((now - at) / 1000)}, when this tab was closed.`,
+      note: `Saved at step ${whole(step)} of ${whole(steps)}, ${ago((now - at) / 1000)}.`,
       actions: [action("Continue", "continue"), action("Start afresh", "afresh")],
     };
   }
-  if (phase === "idle") return idleBar(state);
+  if (phase === "idle") return state.rule ? { ...idleBar(state), note: `${state.rule.rule}.` } : idleBar(state);
   if (phase === "paused") {
     if (!run.begun) {
       return { status: "paused", bar, title: `Paused before ${NAMES[state.next] ?? "the next stage"}`, note: "What is done stays.", actions: [action("Resume", "resume"), action("Stop", "stop")] };
@@ -182,8 +182,9 @@ function recordedBar(state) {
     : ["No WebGPU in this browser", `${where}Chrome or Edge 113, Safari 26, Firefox 145 and newer can train.`];
   const control = playing ? action("Pause", "pause") : action(state.phase === "done" ? "Play again" : "Play", "resume");
   const controls = state.phase === "idle" ? [] : [control]; // before the recording has come
-  const first = state.problem === "adapter" ? [action("Try again", "again")] : controls;
-  return { status: "unavailable", bar: progress(state), title, note, actions: [...first, action("What to do", "what")] };
+  const again = state.problem === "adapter" ? [action("Try again", "again")] : [];
+  const actions = [...controls, ...again, action("What to do", "what")].slice(0, 2); // which the device's sheet says, too
+  return { status: "unavailable", bar: progress(state), title, note, actions };
 }
 
 function asideBar(state) {
@@ -244,7 +245,8 @@ function progress(state) {
 export function head(state, name) {
   const s = state.stages[name];
   const words = state.mode === "recorded" ? RECORDED : WORDS;
-  const [value, now, say = ""] = HEADS[name](state, s);
+  const [value, now, why] = HEADS[name](state, s);
+  const say = why || (s.status === "ready" ? "" : s.notice);
   const note = s.status === "ready" && s.old && name !== "tokenizer" ? `from ${s.old}` : now;
   const part = s.status === "working" || s.status === "paused" || (s.status === "failed" && name === "train");
   return { status: s.status, word: words[s.status], value, note, progress: part && s.total ? (100 * s.done) / s.total : null, say };
@@ -267,7 +269,8 @@ const HEADS = {
   tokenizer(state, s) {
     if (s.status === "working") return [`${whole(state.mergeCount)} tokens`, `of ${whole(state.model.vocab)}`];
     if (state.base) return [`${whole(state.model.vocab)} tokens`, "the model’s own"];
-    return [`${whole(state.model.vocab ?? 0)} tokens`, s.status === "done" ? took(s) : s.old ? "to be learned again" : ""];
+    const learned = s.status === "done" && state.mergeCount; // fewer than were asked for, if the text has no more
+    return [`${whole(learned || (state.model.vocab ?? 0))} tokens`, s.status === "done" ? took(s) : s.old ? "to be learned again" : ""];
   },
   tokenize(state, s) {
     const { tokens } = state;

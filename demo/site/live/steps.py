@@ -71,6 +71,7 @@ def _body(bundle: Path) -> Markup:
         ]
         parts.append(tag("tbody", tag("tr", title, class_="live__group"), own, *others))
     table = tag("table", tag("thead", head), *parts, class_="tbl live__steps")
+    table = tag("div", table, class_="scroll", tabindex="0", role="group", aria_label="Steps by machine")
     copied = join(
         tag("summary", "The measurement as JSON"),
         tag("pre", "", data_part="json"),

@@ -1,5 +1,6 @@
 // A worker that needs no Python: it answers the protocol from the recorded run, quickly.
-// Its address may ask for trouble: worker.js?trouble=lost stops once, half way; &title=… names the book.
+// Its address may ask for trouble: worker.js?trouble=lost stops once, half way; &title=… names the book, &device=… the
+// adapter, &problem=… why there is none, &most=… the tokens that its text has pairs for.
 const query = new URL(import.meta.url).searchParams;
 const LOG = new URL("bundle/page/recorded/nano.jsonl", import.meta.url);
 const REPORT = new URL("bundle/page/recorded/nano.report.jsonl", import.meta.url);
@@ -46,8 +47,8 @@ const ANSWERS = {
     }
     log = await readLog(LOG);
     const software = query.get("kind") !== "GPU";
-    const device = { name: "SwiftShader", backend: "WebGPU", kind: software ? "CPU" : "GPU", driver: "", software, features: ["subgroups"] };
-    return { version: "0.1.0", device, problem: "" };
+    const device = { name: query.get("device") ?? "SwiftShader", backend: "WebGPU", kind: software ? "CPU" : "GPU", driver: "", software, features: ["subgroups"] };
+    return { version: "0.1.0", device, problem: query.get("problem") ?? "" };
   },
   measure: () => ({ gflops: 12.5 }),
   tune: () => (tuning = tune()),
@@ -70,7 +71,9 @@ const ANSWERS = {
       post({ event: "merge", count: Math.min(vocab, count + 128), total: vocab, newest, bytes_per_token: 2.6 });
       await sleep(5);
     }
-    return { vocab, seconds: 1.4 };
+    const most = Math.min(vocab, Number(query.get("most") ?? vocab));
+    if (most < vocab) post({ event: "notice", message: `the text has no pairs for ${vocab} tokens: the vocabulary is ${most}` });
+    return { vocab: most, seconds: 1.4 };
   },
   use_tokenizer: () => ({ vocab: 1024 }),
   try_tokenizer: ({ text }) => ({ tokens: (text.match(/\s?\S{1,5}|\s+/g) ?? []).map((piece, i) => ({ id: 300 + i, text: piece })) }),
@@ -109,7 +112,7 @@ const ANSWERS = {
       const i = count % words.length;
       const alternatives = [{ text: words[i], probability: chances[i] }, { text: " other", probability: 0.02 }];
       post({ event: "token", id: count, text: words[i], probability: chances[i], alternatives });
-      await sleep(4);
+      await sleep(Math.max(4, PACE));
     }
     return { count, stopped: stopWriting, prompt };
   },
@@ -145,7 +148,10 @@ const ANSWERS = {
   },
   delete_run({ run }) { runs.splice(runs.findIndex((r) => r.run === run), 1); return {}; },
   export_run: () => ({ zip: new Uint8Array([80, 75, 5, 6]), name: "run.zip" }),
-  import_run: () => ({ run: "run-3", title: "Imported" }),
+  import_run({ zip }) {
+    if (!zip.length) throw { kind: "refused", title: "This is no run of Tabula", note: "Export one first." };
+    return { run: "run-3", title: "Imported" };
+  },
   take_over: () => ({}),
   save: () => ({ step: log[at]?.step ?? 0 }),
 };
