@@ -122,13 +122,6 @@ def test_an_opened_run_is_left_by_stop(chromium: Browser, ui_base: str) -> None:
         expect(title(page)).to_have_text(re.compile("^Trained: 300 steps"))
 
 
-def imports(page: Page) -> None:
-    page.get_by_role("button", name="Runs").click()
-    file: FilePayload = {"name": "run.zip", "mimeType": "application/zip", "buffer": b"PK"}
-    page.locator('[data-t="import"]').set_input_files(file)
-    page.locator('[data-sheet="runs"]').get_by_role("button", name="Close").click()
-
-
 def writes(page: Page) -> None:
     head(page, "infer").click()
     page.locator('[data-do="write"]').click()
@@ -139,9 +132,7 @@ def evaluates(page: Page) -> None:
     page.locator('[data-do="evaluate"]').click()
 
 
-@pytest.mark.parametrize(
-    ("command", "ask"), [("import_run", imports), ("generate", writes), ("evaluate", evaluates)]
-)
+@pytest.mark.parametrize(("command", "ask"), [("generate", writes), ("evaluate", evaluates)])
 def test_what_is_refused_beside_the_training_is_told_and_leaves_it_alone(
     chromium: Browser, ui_base: str, command: str, ask: object
 ) -> None:

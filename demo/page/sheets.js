@@ -77,7 +77,7 @@ export function mountSheets(demo) {
       await work();
     } catch (error) {
       if (sheet("runs").open) say([error.message, error.note].filter(Boolean).join(". "));
-      else flow.fail(error);
+      else flow.tell(error);
     }
   }
 
