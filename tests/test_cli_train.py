@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -183,11 +184,22 @@ def test_text_with_few_pairs_makes_a_smaller_vocabulary(cli: Cli, tmp_path: Path
 # Interrupts.
 
 
+@contextlib.contextmanager
+def not_ignored(number: int) -> Iterator[None]:
+    """Processes begun meanwhile do not inherit that a signal is ignored: the tests may run under nohup."""
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_first_interrupt_saves_and_says_how_to_go_on(number: int, story: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     flags = (*TINY, "--steps", "1000000", "--eval-every", "0", "--sample-every", "0", "--save-every", "50")
-    process = start("train", "--sources", story, "--out", out, *flags)
+    with not_ignored(number):
+        process = start("train", "--sources", story, "--out", out, *flags)
     wait_for(process, "step 100: saved")
     process.send_signal(number)
     printed, err = process.communicate(timeout=60)

@@ -96,7 +96,7 @@ def test_file_of_a_run_is_not_its_folder(cli: Cli, finished: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["null", "3", "[]", '"a"', '{"step": null}', '{"step": "x"}', '{"step": 1.5}', '{"st', "", "[" * 9999],
+    ["null", "3", "[]", '"a"', '{"step": null}', '{"step": "x"}', '{"step": 1.5}', '{"st', "[" * 9999],
 )
 def test_log_goes_on_before_a_damaged_line(line: str, tmp_path: Path) -> None:
     good = ['{"step": 0}', '{"message": "a\u2028b"}', '{"step": 2}']

@@ -24,7 +24,7 @@ export function mountInfer(demo) {
   const config = () => Object.fromEntries(knobs.map((input) => [input.dataset.knob, Number(input.value)]));
   const write = (prompt) => demo.run(flow.write(prompt, config()));
   const writeOn = () => {
-    if (!writeButton.disabled && writeButton.ariaDisabled !== "true") write(parts.get("prompt").value);
+    if (!writeButton.disabled && flow.state.stages.infer.status !== "working") write(parts.get("prompt").value);
   };
 
   demo.on("write", writeOn);
