@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect
 from ui_page import demo, head, shot, title
 
 from trainer.budget import estimate
-from trainer.config import PRESETS
+from trainer.config import MAX_STEPS, PRESETS
 from trainer.kernels import Tuning
 from trainer.model import build
 
@@ -76,7 +76,7 @@ def test_a_link_brings_settings(chromium: Browser, ui_base: str) -> None:
         ({"accumulate": -3}, "Accumulation must be a whole number above 0."),
         ({"accumulate": 0.5}, "Accumulation must be a whole number above 0."),
         ({"warmup": -5}, "Warm-up must be a whole number from 0 up."),
-        ({"steps": 10**9}, "Steps must be at most 10,000,000."),
+        ({"steps": 10**9}, f"Steps must be at most {MAX_STEPS:,}."),
         ({"layers": 10**6, "width": 10**5, "heads": 1000}, "These settings take 1,9"),
     ],
 )

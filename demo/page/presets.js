@@ -29,7 +29,7 @@ const NAMES = {
   layers: "Layers", width: "Width", heads: "Heads", context: "Context", vocab: "Vocabulary",
   batch: "Batch", accumulate: "Accumulation", steps: "Steps", learning_rate: "Learning rate", seed: "Seed",
 };
-const MOST_STEPS = 10_000_000;
+const MOST_STEPS = 8_388_608;
 const MOST_MEMORY = 100e9; // bytes; what fits is said by the device, but so much no browser gives
 
 /** Share of the measured matmul peak that training is expected to reach, before it has been seen. */
