@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from demo.material import DOCUMENTS
-from demo.store import REPORT, Chunks
+from demo.store import REPORT, TITLE, Chunks
 from trainer import checkpoint
+from trainer.checkpoint import LOG
 from trainer.errors import CheckpointError
 
-LOG = "log.jsonl"
-TITLE = "title.txt"
 BESIDE = (LOG, DOCUMENTS, REPORT, TITLE)
 LARGEST = 2 << 30  # bytes unpacked: more than a page's Python can hold
 EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip's first day: times would make each export differ

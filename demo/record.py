@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import storage
-from trainer.cli.run_folder import LOG
+from trainer.checkpoint import LOG
 from trainer.errors import CheckpointError, TrainerError
 from trainer.events import json_lines
 from trainer.provenance import commit, machine

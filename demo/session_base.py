@@ -110,9 +110,10 @@ class SessionBase:
         return await task
 
     async def _end_job(self) -> None:
-        while self._job and not self._job.done():
-            self._job.cancel()
-            await asyncio.wait([self._job])
+        await _end(lambda: self._job)
+
+    async def _end_beginning(self) -> None:
+        await _end(lambda: self._beginning)
 
     async def close(self) -> None:
         """End everything; what was not saved is lost."""
@@ -126,3 +127,10 @@ class SessionBase:
             self._stop_writing.set()
             await asyncio.wait([self._writing])
         return {}
+
+
+async def _end(latest: Callable[[], asyncio.Task[Any] | None]) -> None:
+    """Cancel a task, and whatever has taken its place when it is over."""
+    while (task := latest()) and not task.done():
+        task.cancel()
+        await asyncio.wait([task])

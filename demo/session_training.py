@@ -115,11 +115,6 @@ class TrainingCommands(TextCommands):
         self._beginning = self._start(self._train(model, train, run, base))
         return await self._beginning
 
-    async def _end_beginning(self) -> None:
-        while self._beginning and not self._beginning.done():
-            self._beginning.cancel()
-            await asyncio.wait([self._beginning])
-
     async def _train(
         self,
         model: Mapping[str, Any] | None,

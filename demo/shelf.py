@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from demo import archive, trouble
-from demo.archive import LOG, Archive
+from demo.archive import Archive
 from demo.material import DOCUMENTS, Material
 from demo.store import REPORT, Full, Locks, RunStore, now
 from demo.training import Training, checkpoint_files, no_room
 from demo.writing import Model
 from trainer import checkpoint
+from trainer.checkpoint import LOG
 from trainer.config import to_dict
 from trainer.errors import StorageError
 from trainer.events import json_lines

@@ -23,7 +23,7 @@ from typing import Any
 
 from demo import record
 from trainer import checkpoint, storage
-from trainer.cli.run_folder import LOG
+from trainer.checkpoint import LOG
 from trainer.config import to_dict
 from trainer.errors import CheckpointError, ConfigError, TrainerError
 from trainer.events import json_lines

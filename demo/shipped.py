@@ -9,10 +9,11 @@ from typing import Any
 from urllib.parse import urljoin
 
 from demo import trouble
-from demo.archive import LOG, Archive
+from demo.archive import Archive
 from demo.store import REPORT
 from trainer import checkpoint
 from trainer.cache import Cache
+from trainer.checkpoint import LOG
 from trainer.errors import StorageError
 from trainer.events import Progress, Reader
 from trainer.gutenberg import Response

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from demo import trouble
-from demo.archive import LOG
 from demo.material import Material
 from demo.store import Chunks, Full, RunStore, now
 from trainer import checkpoint
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoint import LOG, Checkpoint
 from trainer.config import ModelConfig, TrainConfig, to_dict
 from trainer.devices import Device
 from trainer.errors import StorageError

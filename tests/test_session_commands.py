@@ -27,6 +27,16 @@ class Hesitant:
         return await self.device.compile(plan, on_event, programs)
 
 
+async def compiling(native: Device) -> tuple[Page, Hesitant, asyncio.Task[Any]]:
+    """A page, its device, and a run whose kernels are still compiled."""
+    device = Hesitant(native)
+    page = Page(device)
+    await page.prepare()
+    beginning = page.sending("train", **TRAIN)
+    await device.compiling.wait()
+    return page, device, beginning
+
+
 async def stopped(command: asyncio.Task[Any]) -> None:
     with pytest.raises(Refused) as refused:
         await command
@@ -35,11 +45,7 @@ async def stopped(command: asyncio.Task[Any]) -> None:
 
 def test_stop_ends_a_run_whose_kernels_are_still_compiled(native: Device) -> None:
     async def stop() -> Page:
-        device = Hesitant(native)
-        page = Page(device)
-        await page.prepare()
-        beginning = page.sending("train", **TRAIN)
-        await device.compiling.wait()
+        page, device, beginning = await compiling(native)
         assert await page.send("stop") == {"step": None}
         await stopped(beginning)
         device.go.set()
@@ -55,11 +61,7 @@ def test_stop_ends_a_run_whose_kernels_are_still_compiled(native: Device) -> Non
 
 def test_a_run_that_is_begun_while_another_is_takes_its_place(native: Device) -> None:
     async def begin() -> Page:
-        device = Hesitant(native)
-        page = Page(device)
-        await page.prepare()
-        first = page.sending("train", **TRAIN)
-        await device.compiling.wait()
+        page, device, first = await compiling(native)
         second = page.sending("train", **TRAIN)
         await stopped(first)
         device.go.set()
