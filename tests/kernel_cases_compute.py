@@ -264,3 +264,26 @@ for _NH, _HS, _at in ((1, 1, 0), (3, 16, 1), (2, 5, 255), (1, 128, 256), (2, 64,
         {"row": _row, "position": u32(_at)},
         {"cache": _cache, "out": poisoned(_NH * _HS)},
     )
+
+section(7)
+# One workgroup and less, whole ones and more; where a sum is missing, it has no columns.
+for _shapes in (
+    ((3, 700, False), (64, 65, True), (1, 1, False), (11, 256, True)),
+    ((2, 513, True), (256, 512, False), (7, 255, False)),
+    ((5, 1, False), (4, 257, False)),
+):
+    _missing = 4 - len(_shapes)
+    _sums = dict(enumerate((*_shapes, *_missing * [(0, 0, False)])))
+    case(
+        "column_sums.total",
+        "-".join(f"{P}x{C}" + "+" * add for P, C, add in _shapes),
+        (sum(-(-C // column_sum.TOTALS) for _, C, _ in _shapes), 1, 1),
+        {
+            name: value
+            for i, each in _sums.items()
+            for name, value in zip((f"P_{i}", f"C_{i}", f"ADD_{i}"), each, strict=True)
+        },
+        {f"parts_{i}": normal(P, C) if C else None for i, (P, C, _) in _sums.items()},
+        {f"out_{i}": (normal(C) if add else poisoned(C)) if C else None for i, (_, C, add) in _sums.items()},
+        half=["out_0", "out_2"],
+    )

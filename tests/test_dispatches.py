@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from second_stages import second_stages
 
 from trainer import model as model_module
+from trainer.bench.steps import WORKLOADS, workload
 from trainer.budget import dispatches, least_dispatches, op_of
 from trainer.config import ModelConfig, TrainConfig
 from trainer.gpt2_format import parameter_shapes
-from trainer.kernels import HALF, SUBGROUPS, Tuning, needs
+from trainer.kernels import HALF, SUBGROUPS, Constant, Tuning, binding_modes, needs
 from trainer.model import build
 from trainer.ops import column_sum
-from trainer.plan import SPACING, Dispatch, Tensor, round_up
+from trainer.plan import SPACING, Dispatch, Plan, Program, Tensor, round_up
 
 MODEL = ModelConfig(layers=3, width=48, heads=3, context=32, vocab=300)
 
@@ -98,6 +101,73 @@ def test_on_gpus_with_subgroups_the_backward_part_of_attention_is_one_dispatch()
         assert counts["column_sum.partial"] == (1 if blocks else 2) * MODEL.layers
 
 
+Step = tuple[str, frozenset[tuple[str, Constant]], tuple[tuple[Tensor, bool], ...]]
+
+
+def steps(dispatches: list[Dispatch]) -> list[Step]:
+    """Kernel, constants, and what is bound and whether it is written: second stages one by one."""
+    found: list[Step] = []
+    for d in dispatches:
+        modes = binding_modes(d.variant, d.entry)
+        bound = tuple((tensor, modes[name] == "read_write") for name, tensor in d.bindings.items())
+        if d.kernel != "column_sums.total":
+            found.append((d.kernel, frozenset(d.constants.items()), bound))
+        for i in range(4 * (d.kernel == "column_sums.total")):
+            if d.constants[f"C_{i}"]:
+                constants = frozenset((name, d.constants[f"{name}_{i}"]) for name in ("P", "C", "ADD"))
+                pair = ((d.bindings[f"parts_{i}"], False), (d.bindings[f"out_{i}"], True))
+                found.append(("column_sum.total", constants, pair))
+    return found
+
+
+def ordered(first: Step, then: Step) -> bool:
+    """Whether one writes what the other binds."""
+
+    def overlap(x: Tensor, y: Tensor) -> bool:
+        return x.root is y.root and x.offset < y.offset + y.size and y.offset < x.offset + x.size
+
+    return any((a or b) and overlap(x, y) for x, a in first[2] for y, b in then[2])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("precision", ["f32", "mixed"])
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_second_stages_share_launches_and_nothing_else_changes(
+    name: str, precision: str, accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, train = workload(name)
+    train = replace(train, precision=precision, accumulate=accumulate, steps=100)
+    features = needs("matmul_units").features if precision == "mixed" else frozenset({SUBGROUPS})
+    seen: list[tuple[list[Dispatch], list[Dispatch]]] = []
+    share = column_sum.share_launches
+
+    def seeing(plan: Plan, program: Program) -> None:
+        before = list(program.dispatches)
+        share(plan, program)
+        seen.append((before, program.dispatches))
+
+    monkeypatch.setattr(column_sum, "share_launches", seeing)
+    tuning = Tuning(software=False, features=features)
+    build(model, train=train, tokens=64 * model.context, tuning=tuning)
+    assert len(seen) == accumulate
+    for before, after in seen:
+        apart, together = steps(before), steps(after)
+        assert Counter(apart) == Counter(together)
+        totals = [
+            step
+            for step in apart
+            if step[0] == "column_sum.total" and step[2][0][0].nbytes <= column_sum.WAITING
+        ]
+        if name in ("TINY", "SMALL"):
+            assert len(before) - len(after) >= 0.4 * len(totals)
+        assert [step for step in apart if step not in totals] == [s for s in together if s not in totals]
+        place, now = ({step: i for i, step in enumerate(order)} for order in (apart, together))
+        for total in totals:
+            for other in apart:
+                if ordered(total, other) or ordered(other, total):
+                    assert (place[total] < place[other]) == (now[total] < now[other])
+
+
 def first_stage(dispatches: list[Dispatch]) -> dict[Tensor, list[tuple[int, int]]]:
     """What columns of each tensor of partial sums are written: (first, end), in their order."""
     columns: dict[Tensor, list[tuple[int, int]]] = {}
@@ -127,15 +197,13 @@ def test_vectors_are_summed_up_once_wherever_buffers_end(
         built = build(model, train=train, tokens=1000, tuning=tuning)
         assert built.training is not None
         micro = built.plan.programs["micro"].dispatches
-        found = [
-            d for d in micro if d.kernel == "column_sum.total" and "partial_sums" in d.bindings["parts"].name
-        ]
+        found = [(sums, out) for sums, out in second_stages(micro) if "partial_sums" in sums.name]
         written = first_stage(micro)
-        for sums in (dispatch.bindings["parts"] for dispatch in found):
+        for sums, _ in found:
             firsts, ends = zip(*written.pop(sums), strict=True)
             assert (*firsts, sums.shape[1]) == (0, *ends), "each column once, and none left out"
         assert not written
-        outs = [dispatch.bindings["out"] for dispatch in found]
+        outs = [out for _, out in found]
         for name in vectors:
             gradient = built.training.gradients[name]
             assert sum(out.holds(gradient) for out in outs) == 1, name

@@ -134,6 +134,19 @@ def test_bytes_of_the_gradients_of_a_linear_layer(add: bool, gelu: bool) -> None
     assert found.nbytes == 4 * numbers
 
 
+def test_bytes_of_second_stages_that_share_a_launch() -> None:
+    """Each partial sum is read, each sum written, and read where it has been begun."""
+    plan = Plan()
+    sizes = ((3, 640, False), (2, 256, True))
+    with plan.program("sums") as program:
+        for i, (P, C, add) in enumerate(sizes):
+            sums, out = (plan.tensor(f"{x}{i}", shape) for x, shape in (("sums", (P, C)), ("out", (C,))))
+            column_sum.total(plan, sums, out, add=add)
+        column_sum.share_launches(plan, program)
+    (dispatch,) = program.dispatches
+    assert work(dispatch) == Work(0, 4 * sum(P * C + (1 + add) * C for P, C, add in sizes))
+
+
 def test_what_the_tables_name_is_there() -> None:
     step = {dispatch.kernel: dispatch for dispatch in dispatches("mixed")}
     for kernel, names in UPDATED.items():

@@ -78,7 +78,7 @@ def dispatches(model: Model, train: TrainConfig) -> Counter[str]:
 def op_of(kernel: str) -> str:
     """The op of `least_dispatches` that a kernel counts as: the gradients of a linear layer are products."""
     op = kernel.split(".")[0]
-    return "matmul" if op == "linear" else op
+    return {"linear": "matmul", "column_sums": "column_sum"}.get(op, op)
 
 
 def least_dispatches(model: ModelConfig, train: TrainConfig) -> dict[str, int]:

@@ -172,6 +172,13 @@ GPU_VARIANTS = {
 FILES = {
     "attention_subgroups": ("attention_subgroups", "attention_subgroups_backward"),
     "attention_units": ("attention_units", "attention_units_backward"),
+    "column_sums": (
+        "column_sums",
+        "column_sums_total _0",
+        "column_sums_total _1",
+        "column_sums_total _2",
+        "column_sums_total _3",
+    ),
     "linear_tiled": (
         "linear_tiled",
         "linear_gradients",
@@ -214,14 +221,20 @@ def source(variant: str) -> str:
 
 
 def suffixed(code: str, suffix: str = "") -> str:
-    """`code` with `suffix` behind each name that it declares, or is given by a line "// Given: <names>".
+    """`code` with `suffix` behind each name that it declares, or is given by a line "// Given: <names>", and
+    in the types of bindings that it is given.
 
     >>> suffixed("// Given: M\\nconst TWICE = 2u * M;\\nfn f(x: Box) -> u32 { return x.M + TWICE; }", "_b")
     '// Given: M_b\\nconst TWICE_b = 2u * M_b;\\nfn f_b(x: Box) -> u32 { return x.M + TWICE_b; }'
     """
     given = _GIVEN.search(code)
     names = {*_DECLARED.findall(code), *(given[1].split() if given else ())}
-    return _NAME.sub(lambda name: name[0] + suffix if name[0] in names else name[0], code)
+
+    def renamed(name: re.Match[str]) -> str:
+        stem = name[0].removesuffix("_type")
+        return stem + suffix + name[0][len(stem) :] if stem in names else name[0]
+
+    return _NAME.sub(renamed, code)
 
 
 @cache

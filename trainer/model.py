@@ -247,7 +247,7 @@ class _Builder:
         for name, accumulate in (("micro", False), ("micro_add", True)):
             if accumulate and train.accumulate == 1:
                 continue
-            with plan.program(name):
+            with plan.program(name) as program:
                 tape = Tape(
                     plan,
                     training=True,
@@ -265,6 +265,7 @@ class _Builder:
                 self.loss(tape, inputs, targets, losses, scale)
                 mean_loss(plan, losses, state.scalars, state.counters, scale)
                 tape.backward()
+                column_sum.share_launches(plan, program)
         with plan.program("update"):
             adamw(plan, self.pieces(), state, train)
         if self.loss_scale:

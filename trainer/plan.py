@@ -78,6 +78,11 @@ class Tensor:
         start = other.offset - self.offset
         return other.root is self.root and 0 <= start <= self.size - other.size
 
+    def meets(self, other: Tensor) -> bool:
+        """Whether the two have memory in common."""
+        apart = self.offset - other.offset
+        return other.root is self.root and -self.size < apart < other.size
+
     def rows(self, start: int, stop: int) -> Tensor:
         """A view of `self[start:stop]`. It can be bound if it starts at a multiple of 256 bytes."""
         if (start, stop) == (0, self.shape[0]):

@@ -18,7 +18,7 @@ from trainer.plan import ITEM_SIZE, Dispatch, Tensor
 # Attention's products of a (T, HS) and a (HS, T) or (T, T) matrix, half of each of which counts, since it is
 # causal. Both parts of backward make the scores anew.
 ATTENTION_PRODUCTS = {"forward": 2, "backward_query": 3, "backward_key_value": 4, "backward": 7}
-# Bindings that a kernel both reads and writes, beside the outputs that the constant ADD makes so
+# Bindings that a kernel both reads and writes, beside those that the constant ADD (for out_1, ADD_1) makes so
 UPDATED = {
     "adamw.update": {"parameter", "mean", "variance"},
     "cross_entropy.forward_backward": {"logits"},
@@ -97,7 +97,8 @@ def _moved(dispatch: Dispatch, name: str) -> float:
     if tensor.role == "state":  # counters, settings, a row of a table, what is not used: a few numbers
         return 0
     writes = binding_modes(dispatch.variant, dispatch.entry)[name] == "read_write" and name != "sums"
-    times = 2 if (writes and k.get("ADD")) or name in UPDATED.get(dispatch.kernel, ()) else 1
+    added = writes and (k.get("ADD") or k.get(name.replace("out", "ADD")))
+    times = 2 if added or name in UPDATED.get(dispatch.kernel, ()) else 1
     return times * _touched(dispatch, name, tensor)
 
 
