@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_tools import TINY, Cli, everything_in, read_log, refusal, run, write_story
+from cli_tools import ROOT, TINY, Cli, everything_in, read_log, refusal, run, write_story
 from raw_server import FAULTS, OZ, OZ_BODY, SILENT_FAULTS, Answer, GitHub, serving
 
 from trainer import checkpoint, corpus, gutenberg
@@ -44,6 +44,18 @@ def test_no_adapter(command: str, out: Path, story: Path, finished: Path) -> Non
     line = refusal(run(command, *arguments, env=nowhere))
     assert line.startswith("no GPU adapter was found: ")
     assert "--device reference" in line
+
+
+@pytest.mark.parametrize(("device", "package"), [("auto", "wgpu"), ("dawn", "wgpudawn")])
+def test_graphics_library_that_cannot_be_loaded(
+    device: str, package: str, finished: Path, tmp_path: Path
+) -> None:
+    """It is there, and something that it needs itself is not."""
+    (tmp_path / f"{package}.py").write_text("import what_it_needs")
+    path = os.pathsep.join((str(tmp_path), str(ROOT)))
+    line = refusal(run("sample", finished, "--device", device, env={"PYTHONPATH": path}))
+    assert "No module named 'what_it_needs'" in line
+    assert f"pip install {package}" in line
 
 
 def test_unknown_device(cli: Cli, out: Path, story: Path) -> None:

@@ -371,7 +371,7 @@ def _wgpu(dawn: bool) -> Any:
             wgpu: Any = importlib.import_module("wgpudawn")
         except ImportError as error:
             raise DeviceError(
-                "Dawn is not installed", "pip install wgpudawn, or leave out --device dawn"
+                f"Dawn cannot be loaded ({error})", "pip install wgpudawn, or leave out --device dawn"
             ) from error
         _prepare(importlib.import_module("wgpudawn.backends.dawn.extras"), **DAWN_TOGGLES)
         return wgpu
@@ -379,7 +379,9 @@ def _wgpu(dawn: bool) -> Any:
         import wgpu
         from wgpu.backends.wgpu_native import extras
     except ImportError as error:
-        raise DeviceError("wgpu is not installed", "pip install wgpu, or use --device reference") from error
+        raise DeviceError(
+            f"wgpu cannot be loaded ({error})", "pip install wgpu, or use --device reference"
+        ) from error
     _prepare(extras)
     return wgpu
 
