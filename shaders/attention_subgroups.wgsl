@@ -15,7 +15,7 @@
 // Reads and writes four channels at a time, so HS must be a multiple of 4; of more than 64, a member would have more
 // vectors than a GPU has registers.
 //
-// Constants: B T NH HS SCALE, and ROWS of a head that a workgroup has, 32 or 64
+// Constants: B T NH HS SCALE
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<qkv_type>>;
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<out_type>>;
@@ -29,7 +29,8 @@
 
 const HS4 = HS / 4u;  // a head's row in vectors
 const C4 = NH * HS4;
-const THREADS = 2u * ROWS;
+const THREADS = 128u;
+const ROWS = 64u;  // of a workgroup: with 32, MEDIUM's backward takes 11% longer, and forward 5% less
 const EIGHTH = (HS4 + 7u) / 8u;  // vectors of a row that a member has
 const LENGTH = 8u * EIGHTH;  // a row of a tile, filled up with zeros
 const TILE = 32u;  // rows of a tile

@@ -5,7 +5,7 @@
 // If SUM_ROWS, which takes a T in whole blocks, all sum up their rows, too, for the gradient of qkv's bias: each PART of
 // the B · T rows, 4 to ROWS, into a row of sums.
 //
-// Constants: B T NH HS SCALE ROWS, SUM_ROWS, PART, and STRIDE and WIDTH of sums, of which those behind 3C become 0
+// Constants: B T NH HS SCALE, SUM_ROWS, PART, and STRIDE and WIDTH of sums, of which those behind 3C become 0
 
 // Fills the tiles with rows of queries and of dout, of head `start` / HS4 of the batch that starts at row `batch`. The
 // rows' Σ dout · out go to `delta`, from vector `to` on. All threads take as many turns, seen by a compiler, too:

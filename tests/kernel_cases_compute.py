@@ -6,7 +6,7 @@ import numpy as np
 from kernel_runs import poisoned
 from kernel_table import case, groups, ints, normal, section, u32
 
-from trainer.kernels import Choice, Constant, MatrixUnits
+from trainer.kernels import Constant, MatrixUnits
 from trainer.ops import attention, column_sum, cross_entropy, layernorm
 from trainer.plan import Grid
 
@@ -168,13 +168,8 @@ ATTENTION = [(1, 1, 1, 1), (2, 7, 3, 5), (1, 64, 2, 4), (2, 65, 3, 16), (1, 131,
 ATTENTION += [(2, 70, 1, 128), (1, 150, 2, 48), (1, 129, 1, 64), (1, 67, 3, 20)]
 ATTENTION += [(2, 128, 3, 20)]
 STEEP = [(1, 131, 2, 32), (1, 129, 1, 64)]
-WHOLE = [(1, 64, 1, 64), (1, 96, 2, 64)]  # blocks of rows
 
-for _shape, _scale in [
-    *((shape, 2.0) for shape in ATTENTION),
-    *((shape, 5.0) for shape in STEEP),
-    *((shape, 2.0) for shape in WHOLE),
-]:
+for _shape, _scale in [(shape, 2.0) for shape in ATTENTION] + [(shape, 5.0) for shape in STEEP]:
     _B, _T, _NH, _HS = _shape
     _rows, _C = _B * _T * _NH, _NH * _HS
     # scores with a deviation of 4, so that the running maximum keeps moving; of 25, so that it moves far
@@ -193,32 +188,28 @@ for _shape, _scale in [
         return attention.fitting(shape[1], shape[3], units, half=True).get(variant, True)
 
     def _grid(variant: str, shape: tuple[int, int, int] = _shape[:3]) -> Grid:
-        return attention.grid(Choice(variant), shape, MatrixUnits())
+        return attention.grid(variant, shape, MatrixUnits())
 
     def _on_units(
         units: MatrixUnits, shape: tuple[int, int, int] = _shape[:3]
     ) -> tuple[Grid, dict[str, Constant]]:
         variant = "attention_units"
-        return attention.grid(Choice(variant), shape, units), attention.own_constants(variant, units)
+        return attention.grid(variant, shape, units), attention.own_constants(variant, units)
 
     def _backward(variant: str, head_size: int = _HS) -> bool:
         return variant == "attention" or head_size < 128  # a software renderer compiles those for a minute
 
-    _fused = attention.fitting(_T, _HS, MatrixUnits())["attention_subgroups"]
-    _ways = attention.ways("attention_subgroups", _shape[:3]) if _fused else ()
-    for _only, _way in ((False, None), *((True, way) for way in _ways)):
-        case(
-            "attention.forward",
-            _label + (f"-{_way.constants['ROWS']}" if _way else ""),
-            attention.grid(_way, _shape[:3], MatrixUnits()) if _way else _grid,
-            {**_constants, **(_way.constants if _way else {})},
-            {"qkv": _qkv},
-            {"out": poisoned(_rows * _HS), "lse": poisoned(_rows)},
-            only=lambda variant, only=_only: (variant == "attention_subgroups") == only,
-            half=["qkv", "out"],
-            fits=_fits,
-            for_units=_on_units,
-        )
+    case(
+        "attention.forward",
+        _label,
+        _grid,
+        _constants,
+        {"qkv": _qkv},
+        {"out": poisoned(_rows * _HS), "lse": poisoned(_rows)},
+        half=["qkv", "out"],
+        fits=_fits,
+        for_units=_on_units,
+    )
     if _scale > 2:
         continue  # exp(score - lse) of such scores has an error of its own in f32, in every variant
     _result = _out.transpose(0, 2, 1, 3).astype(np.float32)
@@ -244,32 +235,23 @@ for _shape, _scale in [
             fits=_fits,
             for_units=_on_units,
         )
-    _width, _stride = 3 * _C + 8, 3 * _C + 72
-    for _way in _ways:  # of the only variant that has it
-        _many = _way.constants["ROWS"]
-        _blocks = -(-_T // _many)
-        for _part in (0, 8, 16, _many) if _T % _many == 0 else (0,):
-            case(
-                "attention.backward",
-                f"{_label}-{_many}" + (f"-sums-of-{_part}" if _part else ""),
-                (_B * _NH, 2 * _blocks, 1),
-                {
-                    **_constants,
-                    **_way.constants,
-                    "SUM_ROWS": _part > 0,
-                    "PART": _part or 8,
-                    "STRIDE": _stride,
-                    "WIDTH": _width,
-                },
-                {"qkv": _qkv, "result": _result, "kept": _lse.astype(np.float32), "dout": _dout},
-                {
-                    "dqkv": poisoned(3 * _rows * _HS),
-                    "delta": poisoned(_blocks * _B * _NH * attention.TILE),
-                    "sums": poisoned(_B * _T // _part * _stride) if _part else None,
-                },
-                floor=1e-6,
-                half=["qkv", "result", "dout", "dqkv"],
-            )
+    _fused = attention.fitting(_T, _HS, MatrixUnits())["attention_subgroups"]  # the only one that has it
+    _blocks, _width, _stride = -(-_T // attention.ROWS), 3 * _C + 8, 3 * _C + 72
+    for _part in ((0, 16, 64) if _T % attention.ROWS == 0 else (0,)) if _fused else ():
+        case(
+            "attention.backward",
+            _label + (f"-sums-of-{_part}" if _part else ""),
+            (_B * _NH, 2 * _blocks, 1),
+            {**_constants, "SUM_ROWS": _part > 0, "PART": _part or 8, "STRIDE": _stride, "WIDTH": _width},
+            {"qkv": _qkv, "result": _result, "kept": _lse.astype(np.float32), "dout": _dout},
+            {
+                "dqkv": poisoned(3 * _rows * _HS),
+                "delta": poisoned(_blocks * _B * _NH * attention.TILE),
+                "sums": poisoned(_B * _T // _part * _stride) if _part else None,
+            },
+            floor=1e-6,
+            half=["qkv", "result", "dout", "dqkv"],
+        )
 
 for _NH, _HS, _at in ((1, 1, 0), (3, 16, 1), (2, 5, 255), (1, 128, 256), (2, 64, 523)):
     _row, _cache = normal(3 * _NH * _HS), normal(_at + 3, 3 * _NH * _HS)

@@ -92,7 +92,7 @@ def test_on_gpus_both_gradients_of_a_linear_layer_are_one_dispatch(precision: st
 def test_on_gpus_with_subgroups_the_backward_part_of_attention_is_one_dispatch() -> None:
     """It sums up the gradient of qkv's bias, too, where the context is in whole blocks."""
     train = TrainConfig(batch=2)
-    for context, blocks in ((48, False), (64, True)):
+    for context, blocks in ((MODEL.context, False), (64, True)):
         tuning = Tuning(software=False, features=frozenset({SUBGROUPS}))
         model = replace(MODEL, context=context)
         counts = dispatches(build(model, train=train, tokens=1000, tuning=tuning), train)

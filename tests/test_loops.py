@@ -13,7 +13,7 @@ from kernel_runs import Case, assert_arrays_close, assert_close, poisoned, run
 from trainer.config import ModelConfig
 from trainer.devices import Device
 from trainer.errors import DeviceError
-from trainer.kernels import SUBGROUPS, Choice, MatrixUnits, Tuning
+from trainer.kernels import SUBGROUPS, MatrixUnits, Tuning
 from trainer.model import build
 from trainer.ops import attention
 
@@ -49,7 +49,7 @@ def test_the_longest_context_that_fits_is_computed_to_the_end(head_size: int, T:
         {"B": 1, "T": T, "NH": 1, "HS": head_size, "SCALE": 1.0},
         {"qkv": np.concatenate([q, k, v], axis=1)},
         {"out": poisoned(T * head_size), "lse": poisoned(T)},
-        lambda name: attention.grid(Choice(name), (1, T, 1), MatrixUnits()),
+        lambda name: attention.grid(name, (1, T, 1), MatrixUnits()),
         ("attention",),
     )
     got = asyncio.run(run(native, case, "attention"))[0]["out"][: T * head_size]

@@ -102,7 +102,7 @@ def test_what_a_variant_makes_beside_its_op_is_what_others_make(native: Device) 
     questions = tune.questions(replace(MODEL, context=64), TRAIN, tuning)
     (attention,) = (one for one in questions if one.question.op == "attention")
     finding, _ = tuned(native, [attention])
-    assert {"attention_subgroups ROWS=32", "attention_subgroups ROWS=64"} < set(finding.seconds)
+    assert "attention_subgroups" in finding.seconds
     assert not finding.refused
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from trainer.errors import DeviceError
 from trainer.kernels import LOOP_LIMIT, Choice, Constant, MatrixUnits, Question
 from trainer.ops import column_sum
-from trainer.ops.matmul import PROCESSORS
 from trainer.plan import Grid, Plan, Tape, Tensor
 
 ROWS = 64  # of one head that a workgroup takes on, in most variants
-FEW_ROWS = 32  # in attention_subgroups, where that leaves processors idle: it has half as many threads then
-ENOUGH = 4 * PROCESSORS  # workgroups with which it does not
 TILE = 32  # rows that it reads at a time in attention_subgroups
 KEYS = 256  # that decode.forward_one takes on at a time
 
@@ -29,9 +26,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
     shared = {"B": B, "T": T, "NH": NH, "HS": C // NH, "SCALE": (C // NH) ** -0.5}
     half = tape.dtype == qkv.dtype == "f16"
     fits = fitting(T, C // NH, units, half=half, software=plan.tuning.software)
-    candidates = tuple(
-        choice for variant in plan.tuning.variants("attention", fits) for choice in ways(variant, shape)
-    )
+    candidates = tuple(map(Choice, plan.tuning.variants("attention", fits)))
     if not candidates and C // NH % 4:
         raise DeviceError(
             f"heads of {C // NH} channels cannot have a context of {T:,}",
@@ -48,8 +43,8 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
         plan.dispatch(
             "attention.forward",
             variant=choice.variant,
-            grid=grid(choice, shape, units),
-            constants={**shared, **choice.constants, **own_constants(choice.variant, units)},
+            grid=grid(choice.variant, shape, units),
+            constants={**shared, **own_constants(choice.variant, units)},
             qkv=qkv,
             out=out,
             lse=lse,
@@ -65,19 +60,18 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
         of_bias = bias and column_sum.partials(tape, bias, B * T)
 
         def backward_qkv(plan: Plan, choice: Choice) -> None:
-            columns, blocks, _ = workgroups = grid(choice, shape, units)
+            columns, blocks, _ = workgroups = grid(choice.variant, shape, units)
             read = {"qkv": qkv, "kept": lse, "dout": dout}
-            part, summed = column_sum.parts(B * T)[1], None
-            if choice.variant == "attention_subgroups":
-                rows = choice.constants["ROWS"]
-                summed = of_bias if T % rows == rows % part == 0 else None
+            fused = choice.variant == "attention_subgroups"
+            part = column_sum.parts(B * T)[1]
+            summed = of_bias if fused and T % ROWS == ROWS % part == 0 else None
+            if fused:
                 plan.dispatch(
                     "attention.backward",
                     variant=choice.variant,
                     grid=(columns, 2 * blocks, 1),
                     constants={
                         **shared,
-                        **choice.constants,
                         "SUM_ROWS": summed is not None,
                         "PART": part,
                         **(summed.constants if summed else {"STRIDE": 0, "WIDTH": 0}),
@@ -150,23 +144,14 @@ def own_constants(variant: str, units: MatrixUnits) -> dict[str, Constant]:
     return {"SIDE": units.side, "LANES": units.lanes} if variant == "attention_units" else {}
 
 
-def ways(variant: str, shape: tuple[int, int, int]) -> tuple[Choice, ...]:
-    """The ways to run a variant, for `shape` = (B, T, NH): that which should be the fastest first."""
-    if variant != "attention_subgroups":
-        return (Choice(variant),)
+def grid(variant: str, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
+    """Workgroups of each of a variant's entry points, for `shape` = (B, T, NH)."""
     B, T, NH = shape
-    rows = (ROWS, FEW_ROWS) if B * NH * -(-T // ROWS) >= ENOUGH else (FEW_ROWS, ROWS)
-    return tuple(Choice(variant, {"ROWS": count}) for count in rows)
-
-
-def grid(choice: Choice, shape: tuple[int, int, int], units: MatrixUnits) -> Grid:
-    """Workgroups of each entry point of a way to run attention, for `shape` = (B, T, NH)."""
-    B, T, NH = shape
-    if choice.variant == "attention":
+    if variant == "attention":
         return -(-B * T * NH // ROWS), 1, 1
-    if choice.variant == "attention_direct":  # a thread takes four rows
+    if variant == "attention_direct":  # a thread takes four rows
         return -(-B * NH * -(-T // 4) // ROWS), 1, 1
-    rows = 8 * units.side if choice.variant == "attention_units" else choice.constants.get("ROWS", ROWS)
+    rows = 8 * units.side if variant == "attention_units" else ROWS
     return B * NH, -(-T // rows), 1  # the long rows of all heads first
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from trainer.devices.twins.column_sum import write_partials
-from trainer.ops.attention import TILE
+from trainer.ops.attention import ROWS, TILE
 
 
 def _heads(k: SimpleNamespace, flat: np.ndarray, parts: int) -> np.ndarray:
@@ -84,10 +84,10 @@ def backward(
     own = np.empty(k.B * k.NH * k.T, delta.dtype)
     backward_query(k, qkv, result, kept, dout, own, dqkv)
     backward_key_value(k, qkv, kept, dout, own, dqkv)
-    blocks, rows = -(-k.T // k.ROWS), own.reshape(-1, k.T)
+    blocks, rows = -(-k.T // ROWS), own.reshape(-1, k.T)
     shape = (blocks, len(rows), TILE)
     for block, of_block in enumerate(delta[: int(np.prod(shape))].reshape(shape)):  # of keys
-        first = block * k.ROWS + (k.T - 1 - block * k.ROWS) // TILE * TILE  # of its last tile of queries
+        first = block * ROWS + (k.T - 1 - block * ROWS) // TILE * TILE  # of its last tile of queries
         of_block[:] = rows[:, np.minimum(first + np.arange(TILE), k.T - 1)]
     if k.SUM_ROWS:
         N, columns = k.B * k.T, 3 * k.NH * k.HS
