@@ -13,7 +13,7 @@
 @group(0) @binding(7) var<storage, read_write> out_3: array<out_3_type>;
 
 @compute @workgroup_size(256)
-fn total(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+fn totals(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   const END_0 = GROUPS_0;
   const END_1 = END_0 + GROUPS_1;
   const END_2 = END_1 + GROUPS_2;

@@ -275,7 +275,7 @@ for _shapes in (
     _missing = 4 - len(_shapes)
     _sums = dict(enumerate((*_shapes, *_missing * [(0, 0, False)])))
     case(
-        "column_sums.total",
+        "column_sums.totals",
         "-".join(f"{P}x{C}" + "+" * add for P, C, add in _shapes),
         (sum(-(-C // column_sum.TOTALS) for _, C, _ in _shapes), 1, 1),
         {

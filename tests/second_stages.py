@@ -12,7 +12,7 @@ def second_stages(dispatches: Iterable[Dispatch]) -> Iterator[tuple[Tensor, Tens
     for dispatch in dispatches:
         if dispatch.kernel == "column_sum.total":
             yield dispatch.bindings["parts"], dispatch.bindings["out"]
-        if dispatch.kernel == "column_sums.total":
+        if dispatch.kernel == "column_sums.totals":
             for i in range(4):
                 if dispatch.constants[f"C_{i}"]:
                     yield dispatch.bindings[f"parts_{i}"], dispatch.bindings[f"out_{i}"]

@@ -110,9 +110,9 @@ def steps(dispatches: list[Dispatch]) -> list[Step]:
     for d in dispatches:
         modes = binding_modes(d.variant, d.entry)
         bound = tuple((tensor, modes[name] == "read_write") for name, tensor in d.bindings.items())
-        if d.kernel != "column_sums.total":
+        if d.kernel != "column_sums.totals":
             found.append((d.kernel, frozenset(d.constants.items()), bound))
-        for i in range(4 * (d.kernel == "column_sums.total")):
+        for i in range(4 * (d.kernel == "column_sums.totals")):
             if d.constants[f"C_{i}"]:
                 constants = frozenset((name, d.constants[f"{name}_{i}"]) for name in ("P", "C", "ADD"))
                 pair = ((d.bindings[f"parts_{i}"], False), (d.bindings[f"out_{i}"], True))

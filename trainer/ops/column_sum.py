@@ -158,7 +158,7 @@ def _launch(plan: Plan, program: Program, totals: list[Dispatch]) -> None:
     constants = [*(total.constants for total in totals), *missing * [{"P": 0, "C": 0, "ADD": False}]]
     bindings = [*(total.bindings for total in totals), *missing * [{"parts": None, "out": None}]]
     plan.dispatch(
-        "column_sums.total",
+        "column_sums.totals",
         grid=(sum(total.grid[0] for total in totals), 1, 1),
         constants={f"{name}_{i}": value for i, each in enumerate(constants) for name, value in each.items()},
         **{f"{name}_{i}": tensor for i, each in enumerate(bindings) for name, tensor in each.items()},

@@ -9,7 +9,7 @@ import numpy as np
 from trainer.devices.twins import column_sum
 
 
-def total(k: SimpleNamespace, **bound: np.ndarray) -> None:
+def totals(k: SimpleNamespace, **bound: np.ndarray) -> None:
     for i in range(4):
         one = SimpleNamespace(**{name: getattr(k, f"{name}_{i}") for name in ("P", "C", "ADD")})
         column_sum.total(one, bound[f"parts_{i}"], bound[f"out_{i}"])
