@@ -155,6 +155,36 @@ def test_a_compared_run_that_is_evaluated_again_is_still_the_same(chromium: Brow
         assert page.evaluate("document.querySelector('tabula-demo').compared") == []
 
 
+def test_runs_of_one_name_are_compared_by_what_tells_them_apart(chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu="software") as page:
+        rows = page.locator('[data-t="compare"] tr')
+        for runs, rate in enumerate(("0.001", "0.002", "0.002"), start=1):
+            head(page, "train").click()
+            page.get_by_role("radio", name="Settings").check()
+            if runs == 1:
+                page.get_by_text("Advanced", exact=True).click()
+            for value in ("0.004", rate):  # what is set already would change nothing
+                page.get_by_label("Learning rate", exact=True).fill(value)
+            train(page)
+            head(page, "eval").click()
+            expect(rows).to_have_count(runs)
+        expect(rows.nth(2)).to_have_text(re.compile("^Ten books, own settingslearning rate 0.001"))
+        expect(rows.nth(1)).to_have_text(re.compile("^Ten books, own settingslearning rate 0.002, .+ [AP]M"))
+        for row in (0, 2):
+            rows.nth(row).get_by_role("checkbox").check()
+        expect(rows.nth(0)).to_have_text(re.compile("^A Ten books, "))
+        expect(rows.nth(2)).to_have_text(re.compile("^B Ten books, "))
+        shot(page, "compared")
+        head(page, "train").click()
+        named = page.locator('[data-t="compared"]')
+        expect(named).to_have_text(
+            re.compile(r"^A: Ten books, .*; B: Ten books, .* \(learning rate 0.001\)$")
+        )
+        page.get_by_role("radio", name="Time", exact=True).check()
+        shot(page, "compared-curves")
+        expect(page.locator('[data-t="key-compared"]')).to_have_text("Compared")
+
+
 def test_a_stage_says_what_it_noticed(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base, "most=278", gpu="software") as page:
         train(page)

@@ -23,7 +23,7 @@ export class Charts {
   }
 
   /**
-   * Draws a run, `ghost` (a recorded run, dashed) and `others` (evaluated runs, grey).
+   * Draws a run, `ghost` (a recorded run, dashed) and `others` (evaluated runs, grey, each with its letter).
    * @param {{run: any, ghost: any, others: any[], vocab: number, unigram: number, saved: number | null}} input
    */
   draw(input) {
@@ -101,7 +101,7 @@ export class Charts {
       of(ghost, "smooth"),
       [rawX, raw, of(run, "smooth")[1]],
       [run.held.map(heldX), run.held.map((v) => v.loss)],
-      ...others.map((r) => (this.axis === "steps" ? r.curve : [[], []])),
+      ...others.map((r) => r.curve[this.axis]),
     ].map(unique));
     const scaled = ([x, y]) => [x, y.map((v) => v * 1000)];
     const rate = uPlot.join([scaled(this.schedule(POINTS)), scaled(of(run, "rate"))].map(unique));
@@ -183,12 +183,13 @@ export class Charts {
 
   /** Yardsticks, the last value at the line's end, marked steps. */
   overLoss(u) {
-    const { run, vocab, unigram, saved, ghost } = this.input;
+    const { run, vocab, unigram, saved, ghost, others } = this.input;
     this.yardstick(u, Math.log(vocab), "guessing blind");
     this.yardstick(u, unigram, "knowing frequencies only");
     for (const step of run.skipped) this.upright(u, this.at(run, step), "", this.bad, 8);
     if (saved !== null) this.upright(u, this.at(run, saved), `saved at ${whole(saved)}`, this.bad);
     if (this.marked !== null) this.upright(u, this.at(run.begun ? run : ghost, this.marked), `step ${whole(this.marked)}`, this.train);
+    others.forEach((other, i) => this.letter(u, other, i));
     this.lastValue(u, run);
   }
 
@@ -222,6 +223,22 @@ export class Charts {
     Object.assign(ctx, { strokeStyle: colour, lineWidth: 1.5 * r, fillStyle: colour, font: `600 ${12.5 * r}px ${SMALL}`, textBaseline: "bottom", textAlign: left ? "right" : "left" });
     path(ctx, px, height ? bottom - height * r : bbox.top, px, bottom);
     ctx.fillText(text, px + (left ? -6 : 6) * r, bottom - 8 * r);
+    ctx.restore();
+  }
+
+  /** What a curve is called, near its end: beside the letters of others, as curves may end alike. */
+  letter(u, { letter, curve }, i) {
+    const { ctx, bbox } = u, r = devicePixelRatio;
+    const [xs, ys] = curve[this.axis];
+    const place = (at) => u.valToPos(at, "x", true);
+    const end = Math.min(place(xs.at(-1) ?? NaN), bbox.left + bbox.width) - (8 + 18 * i) * r;
+    const last = xs.findLastIndex((at) => place(at) <= end);
+    if (last < 0) return;
+    const x = place(xs[last]), y = u.valToPos(ys[last], "y", true);
+    ctx.save();
+    Object.assign(ctx, { fillStyle: this.ink, strokeStyle: this.paper, lineWidth: 4 * r, font: `600 ${12.5 * r}px ${SMALL}`, textAlign: "center", textBaseline: "bottom" });
+    ctx.strokeText(letter, x, y - 2 * r);
+    ctx.fillText(letter, x, y - 2 * r);
     ctx.restore();
   }
 

@@ -41,7 +41,7 @@ export class Demo extends HTMLElement {
     const boot = { base: BASE.href, manifest: new URL("manifest.json", BASE).href };
     this.flow.client = new Client(worker, boot, (event) => this.flow.receive(event));
     this.flow.state.offer = keep.read("last");
-    this.flow.state.reports = keep.read("reports", []);
+    this.flow.state.reports = keep.read("evaluated", []);
     this.listen();
     this.views = [mountRun, mountData, mountTokens, mountTrain, mountSettings, mountInfer, mountEval, mountSheets, mountShipped, mountA11y].map((mount) => mount(this));
     this.readLink();

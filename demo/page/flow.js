@@ -221,7 +221,7 @@ export class Flow {
     try {
       await this.ask("evaluate");
       mark(state, "eval", "done");
-      keep.write("reports", state.reports);
+      keep.write("evaluated", state.reports);
     } catch (error) {
       this.rest("eval");
       this.tell(error);

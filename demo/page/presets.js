@@ -25,7 +25,7 @@ export const PRECISIONS = ["f32", "mixed"];
 /** Whether a device can train in mixed precision. */
 export const half = (device) => Boolean(device?.features?.includes(HALF));
 export const SAMPLE_PROMPT = "Once upon a time";
-const NAMES = {
+export const NAMES = {
   layers: "Layers", width: "Width", heads: "Heads", context: "Context", vocab: "Vocabulary",
   batch: "Batch", accumulate: "Accumulation", steps: "Steps", learning_rate: "Learning rate", seed: "Seed",
 };

@@ -6,6 +6,7 @@ export const STAGES = ["data", "tokenizer", "tokenize", "train", "infer", "eval"
 /** Troubles under which all goes on. */
 export const HARMLESS = new Set(["quota", "shipped", "beside"]);
 const KEPT_MERGES = 12;
+const CURVE = 200; // points of a run's loss that its report keeps
 const SLOWEST = 0.02; // share of a new loss in the smoothed one, once the run is long
 
 /** @typedef {{status: string, done: number, total: number, seconds: number, began: number, old: string, notice: string}} Stage */
@@ -180,18 +181,21 @@ const ANSWERS = {
   evaluate(state, report) {
     state.report = report;
     const { run } = state;
+    const { step, seconds, smooth } = run.series;
     const entry = {
-      name: run.title || run.name || "This run", step: run.step, seconds: run.seconds,
+      run: run.name, name: run.title || run.name || "This run", step: run.step, seconds: run.seconds, at: Date.now(),
       parameters: report.parameters, model: report.model, train: run.train,
       bits: report.text?.bits_per_byte, blimp: report.blimp?.accuracy,
-      curve: thin(run.series.step, run.series.smooth, 200),
+      curve: { steps: thin(step, smooth, CURVE), time: thin(seconds, smooth, CURVE) },
     };
-    const same = (r) => r.name === entry.name && r.step === entry.step;
-    state.reports = [entry, ...state.reports.filter((r) => !same(r))].slice(0, 12);
+    state.reports = [entry, ...state.reports.filter((r) => evaluated(r) !== evaluated(entry))].slice(0, 12);
   },
   runs: (state, { runs, quota }) => Object.assign(state, { runs, quota }),
   save: (state, { step }) => { state.run.saved = { step, at: Date.now() }; },
 };
+
+/** Which state of which run a report is of: runs may share a name. */
+export const evaluated = (report) => `${report.run} ${report.step}`;
 
 /** At most `most` of the points (x, y), evenly spread, the last among them. */
 export function thin(x, y, most) {

@@ -1,16 +1,17 @@
 // Evaluation: bits per byte beside its baselines, sentence pairs, and runs side by side.
 import { barCell, el, memo, row } from "./dom.js";
 import { count, duration, whole } from "./format.js";
+import { NAMES } from "./presets.js";
+import { evaluated as id } from "./state.js";
 
-const MOST_COMPARED = 4;
+const LETTERS = "ABCD"; // what curves are called, of as many runs as are compared at most
 const UNTRAINED = 8; // bits: a byte that could be any
 
 /** @param {import("./demo.js").Demo} demo */
 export function mountEval(demo) {
   const { root, parts, flow } = demo;
   const button = root.querySelector('[data-do="evaluate"]');
-  const ticked = new Set(); // names and steps: a run that is evaluated again is the same one
-  const id = (r) => `${r.name} ${r.step}`;
+  const ticked = new Set(); // a run that is evaluated again is the same one
   const chosen = () => flow.state.reports.filter((r) => ticked.has(id(r)));
   demo.on("evaluate", () => demo.run(flow.evaluate()));
 
@@ -29,20 +30,23 @@ export function mountEval(demo) {
 
   const compare = memo((reports) => {
     parts.get("compare").replaceChildren(...reports.map((r) => {
-      const box = el("input", { type: "checkbox", "aria-label": `Compare ${r.name}`, onchange: () => tick(r, box) });
+      const note = apart(r, reports);
+      const box = el("input", { type: "checkbox", "aria-label": `Compare ${[r.name, note].filter(Boolean).join(", ")}`, onchange: () => tick(r, box) });
       box.checked = ticked.has(id(r));
+      const letter = box.checked ? LETTERS[chosen().indexOf(r)] : "";
       const cell = (text, key) => el("td", { class: differs(key) ? "r better" : "r", text });
-      return el("tr", {}, el("th", { scope: "row" }, el("label", { class: "tick" }, box, el("span", { text: r.name }))),
+      return el("tr", {}, el("th", { scope: "row" }, el("label", { class: "tick" }, box,
+        el("span", {}, el("b", { text: letter && `${letter} ` }), r.name, el("small", { text: note })))),
         cell(count(r.parameters), "parameters"), cell(whole(r.step), "step"), cell(r.bits?.toFixed(2) ?? "–"),
         cell(r.blimp === undefined ? "–" : `${Math.round(100 * r.blimp)}%`), cell(duration(r.seconds)));
     }));
-    demo.compared = chosen();
+    demo.compared = chosen().map((r, i) => ({ letter: LETTERS[i], name: r.name, note: apart(r, reports), curve: r.curve }));
     demo.draw(false); // the curves
-    parts.put("compare-note", reports.length > 1 ? `tick up to ${MOST_COMPARED}: their curves are drawn under Train` : "");
+    parts.put("compare-note", reports.length > 1 ? `tick up to ${LETTERS.length}: their curves are drawn under Train` : "");
   });
 
   function tick(r, box) {
-    if (box.checked && chosen().length >= MOST_COMPARED) box.checked = false;
+    if (box.checked && chosen().length >= LETTERS.length) box.checked = false;
     ticked[box.checked ? "add" : "delete"](id(r));
     drawCompared();
     parts.get("compare").querySelectorAll("input")[flow.state.reports.indexOf(r)]?.focus(); // the rows are new ones
@@ -50,7 +54,7 @@ export function mountEval(demo) {
 
   function drawCompared() {
     const { reports } = flow.state;
-    compare(reports.map((r) => `${id(r)} ${r.bits} ${ticked.has(id(r))}`).join(), reports);
+    compare(reports.map((r) => `${id(r)} ${r.name} ${r.bits} ${ticked.has(id(r))}`).join(), reports);
   }
 
   /** Whether the ticked runs differ in a setting: such are set bold. */
@@ -65,4 +69,16 @@ export function mountEval(demo) {
       if (state.reports.length) drawCompared();
     },
   };
+}
+
+/** What tells a run from others of its name: settings that differ, and when it was evaluated where these do not. */
+function apart(report, reports) {
+  const others = reports.filter((r) => r.name === report.name && id(r) !== id(report));
+  if (!others.length) return "";
+  const settings = (r) => ({ ...r.model, ...r.train });
+  const differing = Object.keys(NAMES).filter((key) => others.some((r) => settings(r)[key] !== settings(report)[key]));
+  const words = (r) => differing.map((key) => `${NAMES[key].toLowerCase()} ${settings(r)[key]}`).join(", ");
+  const when = new Date(report.at).toLocaleString("en", { dateStyle: "medium", timeStyle: "medium" });
+  const alike = others.some((r) => words(r) === words(report));
+  return [words(report), alike && when].filter(Boolean).join(", ");
 }

@@ -81,8 +81,10 @@ export function mountTrain(demo) {
       samples(`${run.began} ${run.samples.length} ${run.samples[0]?.step}`, state);
       table(`${run.began} ${run.held.length} ${run.held.at(-1)?.step}`, run);
       const ghost = demo.ghost(state);
-      parts.show("key-ghost", Boolean(ghost) || demo.compared.length > 0);
-      parts.put("ghost-name", demo.compared.length ? "Compared runs" : "Recorded run");
+      parts.show("key-ghost", Boolean(ghost));
+      parts.show("key-compared", demo.compared.length > 0);
+      parts.show("compared", demo.compared.length > 0);
+      parts.put("compared", demo.compared.map(({ letter, name, note }) => `${letter}: ${name}${note && ` (${note})`}`).join("; "));
       parts.put("lr", run.series.rate.length ? run.series.rate.at(-1).toPrecision(2).replace(/\.?0+$/, "") : "");
       parts.put("gn", run.series.norm.at(-1)?.toFixed(2) ?? "");
       parts.show("skipped", run.skipped.length > 0);

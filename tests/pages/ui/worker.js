@@ -35,6 +35,7 @@ let at = 0;
 let state = "idle"; // idle, training, paused
 let stopWriting = false;
 let troubled = false;
+let begun = 1; // the number of the last run that began
 const runs = [
   { run: "run-1", title: TITLE, step: 300, steps: 300, loss: 5.1, bytes: 1_400_000, date: "2026-11-20T10:00:00+00:00" },
 ];
@@ -89,11 +90,11 @@ const ANSWERS = {
     await tuning;
     if (!run || train.steps) at = 0;
     if (run) troubled = true; // a run that goes on ends well
-    const first = { ...log[0], steps: train.steps ?? log[0].steps };
+    const first = { ...log[0], steps: train.steps ?? log[0].steps, train: { ...log[0].train, ...train } };
     const continued = run ? { ...first, step: log[at].step ?? 0 } : first;
     state = "training";
     setTimeout(() => play(continued));
-    return { run: run || "run-2", step: continued.step };
+    return { run: run || `run-${++begun}`, step: continued.step };
   },
   pause: () => { state = "paused"; return { step: log[at]?.step ?? 300 }; },
   resume: () => { state = "training"; play(); return {}; },
