@@ -185,6 +185,22 @@ def test_runs_of_one_name_are_compared_by_what_tells_them_apart(chromium: Browse
         expect(page.locator('[data-t="key-compared"]')).to_have_text("Compared")
 
 
+@pytest.mark.parametrize("first", ["", "书" * 40], ids=["words", "no spaces"])
+def test_a_line_of_written_text_breaks_between_words(first: str, chromium: Browser, ui_base: str) -> None:
+    words = "[...document.querySelectorAll('.out .word')].filter((w) => w.children.length > 1)"
+    lines = f"{words}.map((w) => new Set([...w.children].map((b) => b.offsetTop)).size)"
+    with demo(chromium, ui_base, urlencode({"title": first}), gpu="software") as page:
+        train(page)
+        head(page, "infer").click()
+        page.get_by_role("button", name="Write", exact=True).click()
+        expect(page.locator('[data-t="out-note"]')).to_have_text(re.compile("^40 tokens"))
+        for width in range(320, 420, 7):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert set(page.evaluate(lines)) == {1}
+            out = page.locator('[data-t="out"]')
+            assert out.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+
+
 def test_a_stage_says_what_it_noticed(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base, "most=278", gpu="software") as page:
         train(page)

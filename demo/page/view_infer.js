@@ -2,6 +2,8 @@
 import { barCell, el, memo } from "./dom.js";
 import { figure, percent, visible, whole } from "./format.js";
 
+const LONGEST_WORD = 20; // characters: some languages have no spaces, and some models write none
+
 /** @param {import("./demo.js").Demo} demo */
 export function mountInfer(demo) {
   const { root, parts, flow } = demo;
@@ -88,7 +90,7 @@ export function mountInfer(demo) {
       const token = text.tokens[drawn];
       const body = token.text.trim() ? token.text.trim() : visible(token.text);
       const lead = token.text.slice(0, token.text.length - token.text.trimStart().length);
-      if (lead || !word) { // a line never breaks inside a word
+      if (lead || !word || word.textContent.length + body.length > LONGEST_WORD) { // a line never breaks inside a word
         if (token.text.trim()) out.append(lead);
         word = out.appendChild(el("span", { class: "word" }));
       }

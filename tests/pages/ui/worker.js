@@ -106,7 +106,7 @@ const ANSWERS = {
   },
   async generate({ prompt, config }) {
     stopWriting = false;
-    const words = [" there", " was", TITLE.startsWith("<") ? TITLE : " a", " gre", "y", " cat", ",", "\n", " and"];
+    const words = [" there", " was", TITLE.startsWith("<") || TITLE.startsWith("书") ? TITLE : " a", " gre", "y", " cat", ",", "\n", " and"];
     const chances = [0.7, 0.3, 0.05, 0.004, 0.6, 0.12, 0.4, 0.2, 0.3];
     let count = 0;
     for (; count < Math.min(config.tokens, 40) && !stopWriting; count++) {
