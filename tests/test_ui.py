@@ -42,6 +42,7 @@ def test_a_reader_goes_through_all_six_stages(chromium: Browser, ui_base: str) -
         expect(page.locator('[data-t="samples"] li')).not_to_have_count(0)
         assert page.locator('[data-t="loss-table"] tr').count() == 13
         assert page.locator(".plot canvas").count() == 3
+        expect(page.locator('[data-t="n2"]')).to_contain_text("of this processor’s measured 12.5")
         head(page, "eval").click()
         expect(page.locator('[data-t="bpb"]')).to_contain_text("gzip")
         expect(page.locator('[data-t="blimp"]')).to_contain_text("58 of 100")

@@ -331,7 +331,8 @@ export function figures(state) {
   const seconds = timeLeft(state);
   const over = run.reason !== "" || run.step >= run.steps;
   const read = `${count(series.tokens.at(-1) ?? 0)} tokens read`;
-  const whose = Number.isFinite(at) ? `${Math.round(100 * at)}% of this GPU’s measured ${figure(peak)}` : state.mode === "recorded" ? "as recorded" : "of training itself";
+  const device = state.device?.software ? "processor" : "GPU";
+  const whose = Number.isFinite(at) ? `${Math.round(100 * at)}% of this ${device}’s measured ${figure(peak)}` : state.mode === "recorded" ? "as recorded" : "of training itself";
   return [
     ["Guessing among", loss === undefined ? "–" : whole(Math.exp(loss)), "tokens", `${whole(run.model.vocab ?? 0)} at the start${held ? `; held-out ${whole(Math.exp(held.loss))}` : ""}`],
     ["Speed", perSecond > 0 ? figure(perSecond * run.tokensPerStep) : "–", "tokens/s", perSecond > 0 ? `${figure(perSecond)} steps/s` : "measuring"],
