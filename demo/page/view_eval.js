@@ -37,8 +37,8 @@ export function mountEval(demo) {
       const cell = (text, key) => el("td", { class: differs(key) ? "r better" : "r", text });
       return el("tr", {}, el("th", { scope: "row" }, el("label", { class: "tick" }, box,
         el("span", {}, el("b", { text: letter && `${letter} ` }), r.name, el("small", { text: note })))),
-        cell(count(r.parameters), "parameters"), cell(whole(r.step), "step"), cell(r.bits?.toFixed(2) ?? "–"),
-        cell(r.blimp === undefined ? "–" : `${Math.round(100 * r.blimp)}%`), cell(duration(r.seconds)));
+        cell(r.bits?.toFixed(2) ?? "–"), cell(r.blimp === undefined ? "–" : `${Math.round(100 * r.blimp)}%`),
+        cell(whole(r.step), "step"), cell(count(r.parameters), "parameters"), cell(duration(r.seconds)));
     }));
     demo.compared = chosen().map((r, i) => ({ letter: LETTERS[i], name: r.name, note: apart(r, reports), curve: r.curve }));
     demo.draw(false); // the curves
