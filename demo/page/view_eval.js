@@ -77,7 +77,7 @@ function apart(report, reports) {
   if (!others.length) return "";
   const settings = (r) => ({ ...r.model, ...r.train });
   const differing = Object.keys(NAMES).filter((key) => others.some((r) => settings(r)[key] !== settings(report)[key]));
-  const words = (r) => differing.map((key) => `${NAMES[key].toLowerCase()} ${settings(r)[key]}`).join(", ");
+  const words = (r) => differing.filter((key) => key in settings(r)).map((key) => `${NAMES[key].toLowerCase()} ${settings(r)[key]}`).join(", ");
   const when = new Date(report.at).toLocaleString("en", { dateStyle: "medium", timeStyle: "medium" });
   const alike = others.some((r) => words(r) === words(report));
   return [words(report), alike && when].filter(Boolean).join(", ");
