@@ -163,12 +163,14 @@ def _time_steps(
     for _ in range(WARM_UP):
         step()
     _wait(torch)
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    _wait(torch)
-    seconds = (time.perf_counter() - began) / steps
-    return seconds, torch.cuda.max_memory_allocated() if where == "cuda" else 0
+    times: list[float] = []
+    while len(times) < BATCHES:
+        began = time.perf_counter()
+        for _ in range(steps):
+            step()
+        _wait(torch)
+        times.append((time.perf_counter() - began) / steps)
+    return median(times), torch.cuda.max_memory_allocated() if where == "cuda" else 0
 
 
 def gpt2(torch: Any, config: ModelConfig) -> Any:

@@ -18,7 +18,8 @@ from trainer.ops.random import dataset_parts
 from trainer.runtime import Runtime
 from trainer.schedule import schedule
 
-BATCHES = 3  # of steps, of which the median counts
+BATCHES = 3  # of steps, of which the median counts: the first may find a device that is not yet at full speed
+PYTHON_ROUNDS = 20  # in which Python's own part is timed: a round takes no millisecond
 STEP = ("micro", "update")  # the programs of a training step
 WARM_UP = 3  # steps
 CHUNK = 10  # training steps that go out at once, as in training, where the loss is read every ten
@@ -56,7 +57,8 @@ async def time_steps(device: Device, name: str, precision: str, batch: int | Non
     runtime = await warmed_up(device, model, train)
     built = runtime.model
     budget = estimate(built, train, software=device.info.software)
-    seconds, encoding = await run_steps(runtime, steps)
+    timed = [await run_steps(runtime, steps) for _ in range(BATCHES)]
+    seconds, encoding = sorted(timed)[BATCHES // 2]
     python = python_seconds(runtime.executable, encoding)
     memory = peak_memory()
     runtime.close()
@@ -141,7 +143,7 @@ def python_seconds(executable: Executable, encoding: float) -> float:
 
     if not isinstance(executable, NativeExecutable):
         return encoding
-    return min(executable.python_seconds(STEP * CHUNK) for _ in range(BATCHES)) / CHUNK
+    return min(executable.python_seconds(STEP * CHUNK) for _ in range(PYTHON_ROUNDS)) / CHUNK
 
 
 async def warmed_up(device: Device, model: ModelConfig, train: TrainConfig) -> Runtime:

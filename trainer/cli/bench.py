@@ -98,7 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=count,
         metavar="N",
-        help=f"training steps timed (default: {STEPS}), or of a run of `learn` (default: {LEARNING_STEPS})",
+        help=f"training steps of each of the timed batches (default: {STEPS}), or of a run of `learn` "
+        f"(default: {LEARNING_STEPS})",
     )
     parser.add_argument(
         "--seconds",
