@@ -102,6 +102,7 @@ def test_a_new_name_can_be_left_and_is_that_of_the_open_run_too(chromium: Browse
         kept.get_by_role("button", name="Open").click()
         page.get_by_role("button", name="Resume").click()
         expect(title(page)).to_have_text(re.compile("^Trained: "))
+        expect(head(page, "eval")).to_contain_text("bits/byte")
         page.get_by_role("button", name="Runs").click()
         kept.get_by_role("button", name="Rename").click()
         shot(page, "rename")
@@ -117,6 +118,9 @@ def test_a_new_name_can_be_left_and_is_that_of_the_open_run_too(chromium: Browse
         kept.get_by_role("button", name="Save").click()
         expect(kept.locator("b")).to_have_text("The sea")
         expect(page.locator('.run [data-t="note"]')).to_contain_text("“The sea”")
+        page.reload()
+        head(page, "eval").click()
+        expect(page.locator('[data-t="compare"] tr')).to_contain_text("The sea")
 
 
 def test_the_focus_stays_where_a_button_was_pressed(chromium: Browser, ui_base: str) -> None:

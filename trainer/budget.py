@@ -76,7 +76,9 @@ def dispatches(model: Model, train: TrainConfig) -> Counter[str]:
 
 
 def op_of(kernel: str) -> str:
-    """The op of `least_dispatches` that a kernel counts as: the gradients of a linear layer are products."""
+    """The op of `least_dispatches` that a kernel counts as: the gradients of a linear layer are products, and
+    several sums over rows are such sums.
+    """
     op = kernel.split(".")[0]
     return {"linear": "matmul", "column_sums": "column_sum"}.get(op, op)
 

@@ -209,8 +209,7 @@ export class Charts {
     path(ctx, bbox.left, py, right, py);
     ctx.setLineDash([]);
     Object.assign(ctx, { fillStyle: this.ink, font: `${12.5 * r}px ${SMALL}`, textAlign: "right", textBaseline: "bottom", lineWidth: 4 * r, strokeStyle: this.paper });
-    ctx.strokeText(text, right, py - 2 * r);
-    ctx.fillText(text, right, py - 2 * r);
+    haloed(ctx, text, right, py - 2 * r);
     ctx.restore();
   }
 
@@ -237,8 +236,7 @@ export class Charts {
     const x = place(xs[last]), y = u.valToPos(ys[last], "y", true);
     ctx.save();
     Object.assign(ctx, { fillStyle: this.ink, strokeStyle: this.paper, lineWidth: 4 * r, font: `600 ${12.5 * r}px ${SMALL}`, textAlign: "center", textBaseline: "bottom" });
-    ctx.strokeText(letter, x, y - 2 * r);
-    ctx.fillText(letter, x, y - 2 * r);
+    haloed(ctx, letter, x, y - 2 * r);
     ctx.restore();
   }
 
@@ -256,8 +254,7 @@ export class Charts {
     ctx.fill();
     ctx.stroke();
     Object.assign(ctx, { font: `600 ${13 * r}px ${SMALL}`, textBaseline: "top", textAlign: left ? "right" : "left", lineWidth: 4 * r });
-    ctx.strokeText(value.toFixed(2), x + (left ? 2 : 4) * r, y + 8 * r);
-    ctx.fillText(value.toFixed(2), x + (left ? 2 : 4) * r, y + 8 * r);
+    haloed(ctx, value.toFixed(2), x + (left ? 2 : 4) * r, y + 8 * r);
     ctx.restore();
   }
 }
@@ -266,6 +263,12 @@ export class Charts {
 function unique([x, ...ys]) {
   const chosen = x.map((_, i) => i).filter((i) => i === x.length - 1 || x[i] < x[i + 1]);
   return [x, ...ys].map((values) => chosen.map((i) => values[i]));
+}
+
+/** Text that lines beneath it leave legible. */
+function haloed(ctx, text, x, y) {
+  ctx.strokeText(text, x, y);
+  ctx.fillText(text, x, y);
 }
 
 function path(ctx, x0, y0, x1, y1) {

@@ -221,13 +221,17 @@ export class Flow {
     try {
       await this.ask("evaluate");
       mark(state, "eval", "done");
-      keep.write("evaluated", state.reports);
+      this.keepReports();
     } catch (error) {
       this.rest("eval");
       this.tell(error);
     }
     if (turn === this.turn && state.stage === "eval") Object.assign(state, { phase: before, stage: "train" });
     this.draw(false);
+  }
+
+  keepReports() {
+    keep.write("evaluated", this.state.reports);
   }
 
   // ---------------------------------------------------------------- pause, resume, stop

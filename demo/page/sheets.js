@@ -152,6 +152,7 @@ export function mountSheets(demo) {
         await flow.ask("rename_run", { run, title: name });
         if (flow.state.run.name === run) flow.state.run.title = name;
         for (const report of flow.state.reports) if (report.run === run) report.name = name;
+        flow.keepReports();
         await flow.ask("runs");
       });
     };

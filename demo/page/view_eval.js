@@ -29,18 +29,19 @@ export function mountEval(demo) {
   });
 
   const compare = memo((reports) => {
+    const notes = new Map(reports.map((r) => [r, apart(r, reports)]));
+    demo.compared = chosen().map((r, i) => ({ letter: LETTERS[i], name: r.name, note: notes.get(r), curve: r.curve }));
+    const letters = new Map(chosen().map((r, i) => [r, `${LETTERS[i]} `]));
     parts.get("compare").replaceChildren(...reports.map((r) => {
-      const note = apart(r, reports);
+      const note = notes.get(r);
       const box = el("input", { type: "checkbox", "aria-label": `Compare ${[r.name, note].filter(Boolean).join(", ")}`, onchange: () => tick(r, box) });
-      box.checked = ticked.has(id(r));
-      const letter = box.checked ? LETTERS[chosen().indexOf(r)] : "";
+      box.checked = letters.has(r);
       const cell = (text, key) => el("td", { class: differs(key) ? "r better" : "r", text });
       return el("tr", {}, el("th", { scope: "row" }, el("label", { class: "tick" }, box,
-        el("span", {}, el("b", { text: letter && `${letter} ` }), r.name, el("small", { text: note })))),
+        el("span", {}, el("b", { text: letters.get(r) }), r.name, el("small", { text: note })))),
         cell(r.bits?.toFixed(2) ?? "–"), cell(r.blimp === undefined ? "–" : `${Math.round(100 * r.blimp)}%`),
         cell(whole(r.step), "step"), cell(count(r.parameters), "parameters"), cell(duration(r.seconds)));
     }));
-    demo.compared = chosen().map((r, i) => ({ letter: LETTERS[i], name: r.name, note: apart(r, reports), curve: r.curve }));
     demo.draw(false); // the curves
     parts.put("compare-note", reports.length > 1 ? `tick up to ${LETTERS.length}: their curves are drawn under Train` : "");
   });

@@ -6,7 +6,7 @@ import random
 import time
 from array import array
 from dataclasses import replace
-from statistics import median
+from statistics import median, median_low
 
 from trainer.bench.records import Record, digits, ours, peak_memory
 from trainer.budget import estimate
@@ -58,7 +58,7 @@ async def time_steps(device: Device, name: str, precision: str, batch: int | Non
     built = runtime.model
     budget = estimate(built, train, software=device.info.software)
     timed = [await run_steps(runtime, steps) for _ in range(BATCHES)]
-    seconds, encoding = sorted(timed)[BATCHES // 2]
+    seconds, encoding = median_low(timed)
     python = python_seconds(runtime.executable, encoding)
     memory = peak_memory()
     runtime.close()
