@@ -56,6 +56,12 @@ def test_a_reader_goes_through_all_six_stages(chromium: Browser, ui_base: str) -
         page.watch.assert_clean()
 
 
+@pytest.mark.parametrize(("gpu", "kind"), [("software", "processor"), ("adapter", "GPU")])
+def test_a_processor_is_not_called_a_gpu(gpu: str, kind: str, chromium: Browser, ui_base: str) -> None:
+    with demo(chromium, ui_base, gpu=gpu) as page:
+        expect(page.locator('[data-t="n2"]')).to_have_text(f"this {kind} is measured on Start")
+
+
 def test_it_writes_and_shows_what_else_it_could_have_written(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base, gpu="software") as page:
         train(page)

@@ -47,6 +47,8 @@ export function sourceTitle(state) {
   return n === 1 ? state.documents[0].title : `${n} ${textKind(state) === "text" ? "texts" : "books"}`;
 }
 
+const kindOf = ({ device }) => (device?.software ? "processor" : "GPU");
+
 export const presetTitle = (state) => PRESETS[state.preset]?.name.toLowerCase() ?? "own settings";
 
 /** Seconds that training is expected to take: from its pace, or the measured peak. */
@@ -127,7 +129,7 @@ function workingBar(state, bar, now) {
     return { status: "working", bar, title, note: "Kept by the browser for the next visit.", actions };
   }
   if (stage === "open") return openingBar(state.opening, actions);
-  if (stage === "measure") return { status: "working", bar, title: "Measuring this GPU", note: "A third of a second.", actions };
+  if (stage === "measure") return { status: "working", bar, title: `Measuring this ${kindOf(state)}`, note: "A third of a second.", actions };
   if (stage === "data") {
     const f = state.fetching;
     const title = f && f.total ? `Fetching books: ${whole(f.done)} of ${whole(f.total)}` : "Reading the books";
@@ -331,8 +333,7 @@ export function figures(state) {
   const seconds = timeLeft(state);
   const over = run.reason !== "" || run.step >= run.steps;
   const read = `${count(series.tokens.at(-1) ?? 0)} tokens read`;
-  const device = state.device?.software ? "processor" : "GPU";
-  const whose = Number.isFinite(at) ? `${Math.round(100 * at)}% of this ${device}’s measured ${figure(peak)}` : state.mode === "recorded" ? "as recorded" : "of training itself";
+  const whose = Number.isFinite(at) ? `${Math.round(100 * at)}% of this ${kindOf(state)}’s measured ${figure(peak)}` : state.mode === "recorded" ? "as recorded" : "of training itself";
   return [
     ["Guessing among", loss === undefined ? "–" : whole(Math.exp(loss)), "tokens", `${whole(run.model.vocab ?? 0)} at the start${held ? `; held-out ${whole(Math.exp(held.loss))}` : ""}`],
     ["Speed", perSecond > 0 ? figure(perSecond * run.tokensPerStep) : "–", "tokens/s", perSecond > 0 ? `${figure(perSecond)} steps/s` : "measuring"],
@@ -349,7 +350,7 @@ function before(state, model, peak) {
   return [
     ["Starts guessing among", whole(model.vocab ?? 0), "tokens", "the whole vocabulary"],
     peak ? ["Speed, expected", figure(perSecond * tokens), "tokens/s", `${figure(perSecond)} steps/s`] : ["Speed", "–", "tokens/s", "measured on Start"],
-    peak ? ["This GPU, measured", figure(peak), "GFLOP/s", "training should reach about 35%", 0.35] : ["Compute", figure(flops(model, state.train) / 1e12), "TFLOP in all", "this GPU is measured on Start"],
+    peak ? [`This ${kindOf(state)}, measured`, figure(peak), "GFLOP/s", "training should reach about 35%", 0.35] : ["Compute", figure(flops(model, state.train) / 1e12), "TFLOP in all", `this ${kindOf(state)} is measured on Start`],
     ["Time, expected", peak ? about(seconds) : "–", "", `${steps} steps`],
   ];
 }
