@@ -201,6 +201,24 @@ def test_nothing_moves_under_the_pointer_when_python_has_come(chromium: Browser,
         assert [button.bounding_box() for button in buttons.all()] == before
 
 
+def test_lists_that_arrive_do_not_move_what_is_above_them(chromium: Browser, ui_base: str) -> None:
+    """A press on Share settings was lost when the lists, then above it, came before the release."""
+    with demo(chromium, ui_base) as page:
+        late: list[Route] = []
+        page.route("**/checkpoints/index.json", lambda route: late.append(route))
+        page.get_by_role("button", name="Runs").click()
+        share = page.get_by_role("button", name="Share settings")
+        before = share.bounding_box()
+        share.hover()
+        page.mouse.down()
+        answer(page, late)
+        expect(page.locator('[data-t="shipped"] li')).to_have_count(2)
+        expect(page.locator('[data-t="runs"] li')).to_have_count(1)
+        assert share.bounding_box() == before
+        page.mouse.up()
+        expect(page.locator('[data-t="share-note"]')).to_contain_text("#settings=")
+
+
 def test_runs_wait_for_the_models_above_them(chromium: Browser, ui_base: str) -> None:
     with demo(chromium, ui_base) as page:
         late: list[Route] = []

@@ -69,7 +69,10 @@ export function mountSheets(demo) {
     });
   }
 
-  const say = (text) => parts.put("share-note", text);
+  function say(text) {
+    parts.put("share-note", text);
+    if (text) parts.get("share-note").scrollIntoView({ block: "nearest" }); // the list below it may be long
+  }
   /** What goes wrong in the sheet of runs is said in it: the run bar is behind it, and the current run goes on. */
   async function here(work) {
     say("");
