@@ -104,7 +104,7 @@ def test_kernels_are_measured_beside_the_stages_on_a_gpu_and_else_when_asked(
 
 
 def test_pause_resume_and_stop(chromium: Browser, ui_base: str) -> None:
-    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
+    with demo(chromium, ui_base, "pace=1000", gpu="software") as page:
         press(page, "Start")
         expect(title(page)).to_have_text(re.compile(r"^Training: step \d+ of 300"))
         page.keyboard.press("p")
@@ -369,7 +369,7 @@ def test_a_missing_text_is_no_trouble_once_it_is_there(chromium: Browser, ui_bas
 
 
 def test_the_screen_stays_on_while_it_trains_if_wanted(chromium: Browser, ui_base: str) -> None:
-    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
+    with demo(chromium, ui_base, "pace=1000", gpu="software") as page:
         page.evaluate(WAKE_LOCKS)
         page.get_by_text("Advanced", exact=True).click()
         page.get_by_label("Keep the screen on while training").check()

@@ -155,11 +155,12 @@ def test_what_is_refused_beside_the_training_is_told_and_leaves_it_alone(
 
 
 def test_a_refusal_is_forgotten_when_the_run_has_ended(chromium: Browser, ui_base: str) -> None:
-    with demo(chromium, ui_base, "refuse=generate&pace=40", gpu="software") as page:
+    with demo(chromium, ui_base, "refuse=generate&pace=1000", gpu="software") as page:
         press(page, "Start")
         expect(title(page)).to_have_text(TRAINING)
         writes(page)
         expect(title(page)).to_have_text("generate is refused")
+        page.workers[0].evaluate("hurry()")
         expect(title(page)).to_have_text(re.compile("^Trained: 300 steps"))
 
 

@@ -28,7 +28,7 @@ def test_keyboard(chromium: Browser, ui_base: str) -> None:
 
 def test_no_key_turns_the_page(chromium: Browser, ui_base: str) -> None:
     """The site's theme listens at the window, and takes P, N, comma and full stop for other pages."""
-    with demo(chromium, ui_base, "pace=100", gpu="software") as page:
+    with demo(chromium, ui_base, "pace=1000", gpu="software") as page:
         page.evaluate("window.heard = []; addEventListener('keydown', (event) => heard.push(event.key))")
         press(page, "Start")
         expect(title(page)).to_have_text(re.compile(r"^Training: step"))

@@ -5,7 +5,6 @@ const query = new URL(import.meta.url).searchParams;
 const LOG = new URL("bundle/page/recorded/nano.jsonl", import.meta.url);
 const REPORT = new URL("bundle/page/recorded/nano.report.jsonl", import.meta.url);
 const SAVE_EVERY = 100; // steps; a recording has no saves of its own
-const PACE = Number(query.get("pace") ?? 0); // ms for ten steps
 const TITLE = query.get("title") ?? "Treasure Island";
 const DOCUMENTS = [
   { title: TITLE, author: "Robert Louis Stevenson", bytes: 372_000, words: 66_000, licence: "Public domain", source: "books/Treasure-Island_120/120.txt", split: "training" },
@@ -15,6 +14,7 @@ const FREQUENT = [",", " the", ".", " and", " to", " a", " of", "\n"].map((text,
 
 const HELD = query.get("hold"); // a command whose answer waits: till the test calls release(), or a stop
 let held = null;
+let pace = Number(query.get("pace") ?? 0); // ms for ten steps, till the test calls hurry()
 
 const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 const readLog = async (url) => (await (await fetch(url)).text()).trim().split("\n").map((line) => JSON.parse(line));
@@ -113,7 +113,7 @@ const ANSWERS = {
       const i = count % words.length;
       const alternatives = [{ text: words[i], probability: chances[i] }, { text: " other", probability: 0.02 }];
       post({ event: "token", id: count, text: words[i], probability: chances[i], alternatives });
-      await sleep(Math.max(4, PACE));
+      await sleep(Math.max(4, pace));
     }
     return { count, stopped: stopWriting, prompt };
   },
@@ -128,7 +128,7 @@ const ANSWERS = {
   async open_shipped({ entry }) {
     for (let done = 0; done <= 4e6; done += 1e6) {
       post({ event: "progress", stage: "open", done, total: 4e6, unit: "bytes", detail: entry.title });
-      await sleep(PACE);
+      await sleep(pace);
       if (query.get("trouble") === "shipped" && done === 2e6 && !troubled) {
         troubled = true;
         throw { kind: "shipped", title: `“${entry.title}” did not arrive`, note: "The server does not answer. What has arrived is kept." };
@@ -166,7 +166,7 @@ async function play(first = null) {
     post(event.event === "sample" && TITLE.startsWith("<") ? { ...event, text: TITLE } : event);
     const full = troubled && query.get("trouble") === "quota";
     if (event.event === "step" && event.step % SAVE_EVERY === 0 && !full) post({ event: "saved", step: event.step, path: "" });
-    if (event.event === "step" && event.step % 10 === 0) await sleep(PACE);
+    if (event.event === "step" && event.step % 10 === 0) await sleep(pace);
     if (event.step === 150 && event.event === "step" && query.has("trouble") && !troubled) trouble();
   }
   if (at === log.length) state = "idle";
@@ -188,6 +188,7 @@ function trouble() {
 const post = (message) => self.postMessage(message);
 
 self.release = () => held.resolve();
+self.hurry = () => { pace = 0; };
 
 self.onmessage = async ({ data: { id, command, ...fields } }) => {
   try {
