@@ -160,17 +160,16 @@ def _time_steps(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
-    for _ in range(WARM_UP):
-        step()
-    _wait(torch)
-    times: list[float] = []
-    while len(times) < BATCHES:
+    def run(steps: int) -> float:
         began = time.perf_counter()
         for _ in range(steps):
             step()
         _wait(torch)
-        times.append((time.perf_counter() - began) / steps)
-    return median(times), torch.cuda.max_memory_allocated() if where == "cuda" else 0
+        return (time.perf_counter() - began) / steps
+
+    run(WARM_UP)
+    seconds = median(run(steps) for _ in range(BATCHES))
+    return seconds, torch.cuda.max_memory_allocated() if where == "cuda" else 0
 
 
 def gpt2(torch: Any, config: ModelConfig) -> Any:
