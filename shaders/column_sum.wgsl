@@ -30,16 +30,5 @@ fn partial(@builtin(global_invocation_id) id: vec3<u32>) {
 // Constants: P C ADD
 @compute @workgroup_size(256)
 fn total(@builtin(global_invocation_id) id: vec3<u32>) {
-  let c = id.x;
-  if (c >= C) {
-    return;
-  }
-  var sum = 0.0;
-  for (var p = 0u; p < P; p++) {
-    sum += parts[p * C + c];
-  }
-  if (ADD) {
-    sum += f32(out[c]);
-  }
-  out[c] = out_type(sum);
+  add_up(id.x);
 }

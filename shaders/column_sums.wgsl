@@ -1,7 +1,7 @@
 // The second stage of column_sum.wgsl for several matrices of partial sums in one launch, since a launch that waits for
 // the one before it takes longer than it has work: workgroups make one sum after the other.
 //
-// Constants: of each sum those of column_sums_total.wgsl (C is 0 where there are fewer)
+// Constants: of each sum those of column_total.wgsl (C is 0 where there are fewer)
 
 @group(0) @binding(0) var<storage, read> parts_0: array<f32>;
 @group(0) @binding(1) var<storage, read> parts_1: array<f32>;
@@ -18,12 +18,12 @@ fn totals(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
   const END_1 = END_0 + GROUPS_1;
   const END_2 = END_1 + GROUPS_2;
   if (group.x < END_0) {
-    total_0(256u * group.x + thread);
+    add_up_0(256u * group.x + thread);
   } else if (group.x < END_1) {
-    total_1(256u * (group.x - END_0) + thread);
+    add_up_1(256u * (group.x - END_0) + thread);
   } else if (group.x < END_2) {
-    total_2(256u * (group.x - END_1) + thread);
+    add_up_2(256u * (group.x - END_1) + thread);
   } else {
-    total_3(256u * (group.x - END_2) + thread);
+    add_up_3(256u * (group.x - END_2) + thread);
   }
 }

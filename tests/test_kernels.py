@@ -149,6 +149,13 @@ def test_a_variant_of_two_files_has_the_kernels_of_both() -> None:
     ]
 
 
+def test_a_module_has_the_functions_that_its_entry_point_reaches_and_no_others() -> None:
+    for entry, calls in (("partial", set[str]()), ("total", {"add_up"})):
+        code = kernels.module("column_sum", entry, {}, {})
+        assert set(re.findall(r"\bfn (\w+)", code)) == {entry} | calls
+        assert code.count("@compute") == 1
+
+
 def test_a_file_is_read_several_times_with_other_names() -> None:
     code = "// Given: M\nconst TWICE = 2u * M;\nfn f(x: Box) -> u32 { return x.M + TWICE + MORE; }"
     assert kernels.suffixed(code) == code

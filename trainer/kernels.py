@@ -172,12 +172,13 @@ GPU_VARIANTS = {
 FILES = {
     "attention_subgroups": ("attention_subgroups", "attention_subgroups_backward"),
     "attention_units": ("attention_units", "attention_units_backward"),
+    "column_sum": ("column_sum", "column_total"),
     "column_sums": (
         "column_sums",
-        "column_sums_total _0",
-        "column_sums_total _1",
-        "column_sums_total _2",
-        "column_sums_total _3",
+        "column_total _0",
+        "column_total _1",
+        "column_total _2",
+        "column_total _3",
     ),
     "linear_tiled": (
         "linear_tiled",
@@ -264,22 +265,18 @@ def module(
     constants: Mapping[str, Constant],
     dtypes: Mapping[str, str] | None = None,
 ) -> str:
-    """The WGSL module of one kernel: prologue, and the file with no other entry point than `entry`.
+    """The WGSL module of one kernel: prologue, and the files without what `entry` does not call.
 
     `dtypes` says what bindings store: "f32" or "f16" where the file has a type `<binding>_type`. Raises
     ValueError for f16 elsewhere, and where the file wants it and does not get it.
     """
-    code = source(variant)
     typed, half = typed_bindings(variant), needs(variant).half
     stored = {name: (dtypes or {}).get(name, "f32") for name in typed}
     for name, dtype in (dtypes or {}).items():
         if name not in typed and (dtype == "f16") != (name in half):
             raise ValueError(f"{variant} takes no {name} in {dtype}")
-    for match in reversed(list(_ENTRY_POINT.finditer(code))):
-        if match[1] != entry:
-            code = code[: match.start()] + code[_end_of_body(code, match.end()) :]
     directives = "".join(f"{line}\n" for line in needs(variant).directives)
-    return directives + prologue(constants, stored) + code
+    return directives + prologue(constants, stored) + _source_for(variant, entry)
 
 
 def _declare(value: Constant) -> str:
@@ -298,7 +295,7 @@ _TYPED = re.compile(r"\b([a-z]\w*)_type\b")
 _GIVEN = re.compile(r"^// Given: (.*)$", re.MULTILINE)
 _DECLARED = re.compile(r"^(?:alias|const|fn|struct) (\w+)", re.MULTILINE)
 _NAME = re.compile(r"(?<![.\w])[A-Za-z_]\w*")  # but those of members (`id.x`)
-_FUNCTION = re.compile(r"\bfn\s+(\w+)\s*\(")
+_FUNCTION = re.compile(r"(?:@compute\b[^{;]*?)?\bfn\s+(\w+)\s*\(")
 _ENTRY_POINT = re.compile(r"@compute\b[^{;]*?\bfn\s+(\w+)")
 
 
@@ -309,17 +306,9 @@ def bindings(variant: str, entry: str) -> dict[str, tuple[int, str]]:
     A binding counts if the entry point's code names it, itself or through functions that it calls, which
     is WebGPU's rule for a pipeline's automatic layout.
     """
-    code = re.sub(r"//[^\n]*", "", source(variant))
-    bodies = _function_bodies(code)
-    reached, queue = set[str](), [entry]
-    while queue:
-        name = queue.pop()
-        if name in reached:
-            continue
-        reached.add(name)
-        queue += [word for word in _words(bodies[name]) if word in bodies]
-    words = {word for name in reached for word in _words(bodies[name])}
-    return {name: (int(i), mode) for i, mode, name in _BINDING.findall(code) if name in words}
+    words = {word for body in _reached(variant, entry).values() for word in _words(body)}
+    found = _BINDING.findall(_uncommented(variant))
+    return {name: (int(i), mode) for i, mode, name in found if name in words}
 
 
 def binding_modes(variant: str, entry: str) -> dict[str, str]:
@@ -330,8 +319,7 @@ def binding_modes(variant: str, entry: str) -> dict[str, str]:
 @cache
 def typed_bindings(variant: str) -> tuple[str, ...]:
     """The bindings of a shader file that may store f32 or f16: those that have a type of their own."""
-    code = re.sub(r"//[^\n]*", "", source(variant))
-    return tuple(sorted(set(_TYPED.findall(code))))
+    return tuple(sorted(set(_TYPED.findall(_uncommented(variant)))))
 
 
 @cache
@@ -345,11 +333,37 @@ def _words(code: str) -> set[str]:
     return set(_NAME.findall(code))
 
 
-def _function_bodies(code: str) -> dict[str, str]:
-    return {
+def _uncommented(variant: str) -> str:
+    return re.sub(r"//[^\n]*", "", source(variant))
+
+
+@cache
+def _source_for(variant: str, entry: str) -> str:
+    """The text of a variant's files without the functions that an entry point does not reach. These may name
+    constants that only other entry points are told.
+    """
+    code, reached = source(variant), _reached(variant, entry)
+    for match in reversed(list(_FUNCTION.finditer(code))):
+        if match[1] not in reached:
+            code = code[: match.start()] + code[_end_of_body(code, match.end()) :]
+    return code
+
+
+@cache
+def _reached(variant: str, entry: str) -> dict[str, str]:
+    """An entry point, and the functions that it calls, itself or through others: name → body."""
+    code = _uncommented(variant)
+    bodies = {
         match[1]: code[code.index("{", match.end()) : _end_of_body(code, match.end())]
         for match in _FUNCTION.finditer(code)
     }
+    reached, queue = dict[str, str](), [entry]
+    while queue:
+        name = queue.pop()
+        if name not in reached:
+            reached[name] = bodies[name]
+            queue += [word for word in _words(bodies[name]) if word in bodies]
+    return reached
 
 
 def _end_of_body(code: str, start: int) -> int:
