@@ -14,6 +14,7 @@ const LDO_of_x = INPUTS;
 const PART_of_x = PART_X;
 const TRANSPOSE_A_of_x = false;
 const TRANSPOSE_B_of_x = !TABLE;
+const SUM_ROWS_of_x = SUM_ROWS;
 
 fn operands_of_x(part: u32, i: u32) -> Operands {
   var r: Operands;
@@ -36,6 +37,7 @@ const LDO_of_weight = N_of_weight;
 const PART_of_weight = PART_WEIGHT;
 const TRANSPOSE_A_of_weight = true;
 const TRANSPOSE_B_of_weight = false;
+const SUM_ROWS_of_weight = false;
 
 fn operands_of_weight(part: u32, i: u32) -> Operands {
   var r: Operands;

@@ -8,6 +8,9 @@
 // Sums over OUTPUTS and over N are made in parts of PART_X and PART_WEIGHT, to be added up where there are several;
 // there is no other epilogue then.
 //
+// If SUM_ROWS, each ROWS rows of dx are summed up, too, for the gradient of a bias, under conditions that sums_rows in
+// trainer/ops/linear.py checks.
+//
 // On matrix units: dout, weight and x are f16, sums are f32. In tiles, as matmul_units_product.wgsl makes them, so INPUTS,
 // OUTPUTS and LD must be multiples of 8.
 //
@@ -19,6 +22,7 @@
 @group(0) @binding(3) var<storage, read> before: array<vec4<before_type>>;
 @group(0) @binding(4) var<storage, read_write> dx: array<vec4<dx_type>>;
 @group(0) @binding(5) var<storage, read_write> dweight: array<vec4<dweight_type>>;
+@group(0) @binding(6) var<storage, read_write> sums: array<vec4<f32>>;  // [part · STRIDE + c]
 
 var<workgroup> memory: array<vec4<u32>, max(max(SLICES_of_x, SLICES_of_weight), 4u * PATCH)>;
 
@@ -59,11 +63,31 @@ fn store_of_weight(part: u32, n: u32, i: u32, value: vec4<f32>, r: Operands) {
   dweight[i] = vec4<dweight_type>(value + select(vec4<f32>(), r.old, ADD_WEIGHT));
 }
 
+// Sums up the rows of a tile of dx that the workgroup has stored, each ROWS of them, from its first row and column on.
+fn sum_rows(tile: vec2<u32>, thread: u32) {
+  const VECTORS = TILE_N / 4u;
+  storageBarrier();
+  for (var i = thread; i < TILE_M / ROWS * VECTORS; i += THREADS) {
+    let first = tile.x + i / VECTORS * ROWS;
+    let column = tile.y / 4u + i % VECTORS;
+    var sum = vec4<f32>();
+    for (var row = first; row < first + ROWS && column < INPUTS / 4u; row++) {
+      sum += vec4<f32>(dx[row * (INPUTS / 4u) + column]);
+    }
+    if (column < WIDTH / 4u) {
+      sums[first / ROWS * (STRIDE / 4u) + column] = sum;
+    }
+  }
+}
+
 @compute @workgroup_size(THREADS)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let number = group.y * 65535u + group.x;
   if (number < OF_X) {
     multiply_tile_of_x(number / TILES_X, number % TILES_X, thread);
+    if (SUM_ROWS) {
+      sum_rows(tile_at_of_x(number), thread);
+    }
   } else if (number < OF_X + OF_WEIGHT) {
     multiply_tile_of_weight((number - OF_X) / TILES_WEIGHT, (number - OF_X) % TILES_WEIGHT, thread);
   }

@@ -2,10 +2,11 @@
 // A kernel of several products reads this file once for each, with a suffix behind all names of the next line, and
 // behind those that are declared here (trainer/kernels.py).
 //
-// Given: M N K LDA LDB LDO PART TRANSPOSE_A TRANSPOSE_B read_a read_b operands store
+// Given: M N K LDA LDB LDO PART TRANSPOSE_A TRANSPOSE_B SUM_ROWS read_a read_b operands store
 //
 // They are as in matmul.wgsl; read_a and read_b read vectors of a and b; of the epilogue, operands reads what it needs
-// at an output, and store writes one.
+// at an output, and store writes one, and returns it: 0 beyond the edge. If SUM_ROWS, sums over rows of what was stored
+// are left where the slices were (see keep_sum).
 //
 // Reads and writes four numbers at a time, under the conditions of matmul_direct.wgsl. Rows and columns beyond
 // the edge come from clamped addresses and are not stored; what lies beyond K counts as 0.
@@ -123,21 +124,29 @@ fn store_block(part: u32, m: u32, n: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4
   let r1 = operands(part, i.y);
   let r2 = operands(part, i.z);
   let r3 = operands(part, i.w);
-  store(part, rows.x, n, i.x, vec4<f32>(c0.x, c1.w, c2.x, c3.w), r0);
-  store(part, rows.y, n, i.y, vec4<f32>(c0.y, c1.z, c2.y, c3.z), r1);
-  store(part, rows.z, n, i.z, vec4<f32>(c0.z, c1.y, c2.z, c3.y), r2);
-  store(part, rows.w, n, i.w, vec4<f32>(c0.w, c1.x, c2.w, c3.x), r3);
+  let s0 = store(part, rows.x, n, i.x, vec4<f32>(c0.x, c1.w, c2.x, c3.w), r0);
+  let s1 = store(part, rows.y, n, i.y, vec4<f32>(c0.y, c1.z, c2.y, c3.z), r1);
+  let s2 = store(part, rows.z, n, i.z, vec4<f32>(c0.z, c1.y, c2.z, c3.y), r2);
+  let s3 = store(part, rows.w, n, i.w, vec4<f32>(c0.w, c1.x, c2.w, c3.x), r3);
+  if (SUM_ROWS) {
+    keep_sum(m % TILE_M / 4u, n % TILE_N / 4u, s0 + s1 + s2 + s3);
+  }
+}
+
+// The first row and column of tile `number`
+fn tile_at(number: u32) -> vec2<u32> {
+  const HIGH = (M + TILE_M - 1u) / TILE_M;  // tiles
+  const WIDE = (N + TILE_N - 1u) / TILE_N;
+  let band = number / (BAND * WIDE) * BAND;
+  let height = min(HIGH - band, BAND);
+  let within = number % (BAND * WIDE);
+  return vec2<u32>((band + within % height) * TILE_M, within / height * TILE_N);
 }
 
 // Makes tile `number` of a part of the product.
 fn multiply_tile(part: u32, number: u32, lane: u32) {
-  const ROWS = (M + TILE_M - 1u) / TILE_M;
-  const COLUMNS = (N + TILE_N - 1u) / TILE_N;
-  let band = number / (BAND * COLUMNS) * BAND;
-  let height = min(ROWS - band, BAND);
-  let within = number % (BAND * COLUMNS);
-  let tile_row = (band + within % height) * TILE_M;
-  let tile_column = within / height * TILE_N;
+  let tile_row = tile_at(number).x;
+  let tile_column = tile_at(number).y;
 
   let team = select(0u, lane / TEAM, TEAMS == 2u);
   let member = select(lane, lane % TEAM, TEAMS == 2u);
@@ -168,6 +177,9 @@ fn multiply_tile(part: u32, number: u32, lane: u32) {
   }
   if (TEAMS == 2u) {
     share(&c, team, member);
+    if (SUM_ROWS) {
+      workgroupBarrier();
+    }
   }
   // A block is rows m .. m+3 and columns n .. n+3; others lie below and to the right of it.
   let m = tile_row + y * 4u;

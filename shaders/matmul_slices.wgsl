@@ -168,3 +168,18 @@ fn share(c: ptr<function, Tile>, team: u32, member: u32) {
     (*c)[15] += slices_a[7u * TEAM + member];
   }
 }
+
+// Leaves sums of four rows where the slices were, of which there must be room for TILE_N / 128 a team: those of even
+// numbers in one, those of odd numbers in the other.
+fn keep_sum(row: u32, column: u32, sum: vec4<f32>) {
+  if (row % 2u == 0u) {
+    slices_a[row / 2u * ROW_B + column] = sum;
+  } else {
+    slices_b[row / 2u * ROW_B + column] = sum;
+  }
+}
+
+// What two of them add up to
+fn sum_of_eight(at: u32) -> vec4<f32> {
+  return slices_a[at] + slices_b[at];
+}

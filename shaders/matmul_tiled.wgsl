@@ -13,6 +13,8 @@
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<out_type>>;
 @group(0) @binding(5) var<storage, read_write> extra: array<vec4<extra_type>>;
 
+const SUM_ROWS = false;
+
 fn read_a(i: u32) -> vec4<f32> {
   return vec4<f32>(a[i]);
 }
@@ -37,9 +39,9 @@ fn operands(part: u32, i: u32) -> Operands {
   return r;
 }
 
-fn store(part: u32, m: u32, n: u32, i: u32, value: vec4<f32>, r: Operands) {
+fn store(part: u32, m: u32, n: u32, i: u32, value: vec4<f32>, r: Operands) -> vec4<f32> {
   if ((M % TILE_M != 0u && m >= M) || (N % TILE_N != 0u && n >= N)) {
-    return;
+    return vec4<f32>();
   }
   var s = value;
   if (BIAS && first_part(part)) {
@@ -59,6 +61,7 @@ fn store(part: u32, m: u32, n: u32, i: u32, value: vec4<f32>, r: Operands) {
     s += r.old;
   }
   out[i] = vec4<out_type>(s);
+  return s;
 }
 
 @compute @workgroup_size(THREADS)

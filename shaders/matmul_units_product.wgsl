@@ -98,15 +98,20 @@ fn store_patch(part: u32, m: u32, n: u32, patch_start: u32, lane: u32) {
   }
 }
 
+// The first row and column of tile `number`
+fn tile_at(number: u32) -> vec2<u32> {
+  const HIGH = (M + TILE_M - 1u) / TILE_M;  // tiles
+  const WIDE = (N + TILE_N - 1u) / TILE_N;
+  let band = number / (BAND * WIDE) * BAND;
+  let height = min(HIGH - band, BAND);
+  let within = number % (BAND * WIDE);
+  return vec2<u32>((band + within % height) * TILE_M, within / height * TILE_N);
+}
+
 // Makes tile `number` of a part of the product.
 fn multiply_tile(part: u32, number: u32, thread: u32) {
-  const ROWS = (M + TILE_M - 1u) / TILE_M;
-  const COLUMNS = (N + TILE_N - 1u) / TILE_N;
-  let band = number / (BAND * COLUMNS) * BAND;
-  let height = min(ROWS - band, BAND);
-  let within = number % (BAND * COLUMNS);
-  let tile_row = (band + within % height) * TILE_M;
-  let tile_column = within / height * TILE_N;
+  let tile_row = tile_at(number).x;
+  let tile_column = tile_at(number).y;
   let subgroup = thread / LANES;
   let m = subgroup / 2u * 4u * SIDE;  // of the subgroup's quarter, in the tile
   let n = subgroup % 2u * ACROSS * SIDE;

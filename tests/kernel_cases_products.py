@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from kernel_runs import poisoned
 from kernel_table import case, halved, normal, section
@@ -16,10 +18,17 @@ section(1)
 EPILOGUES = ("BIAS", "GELU", "GELU_BACKWARD", "RESIDUAL", "ADD")
 
 
-def stored(rows: int, columns: int, stride: int) -> np.ndarray:
+def whole(*shape: int) -> np.ndarray:
+    """-2 to 2: f16 holds sums of a few hundred products of these exactly."""
+    return np.clip(np.round(normal(*shape)), -2, 2)
+
+
+def stored(
+    rows: int, columns: int, stride: int, draw: Callable[[int, int], np.ndarray] = normal
+) -> np.ndarray:
     """A matrix under a row stride; what lies between its rows is NaN, as nothing may read it."""
     matrix = np.full((rows, stride), np.nan, np.float32)
-    matrix[:, :columns] = normal(rows, columns)
+    matrix[:, :columns] = draw(rows, columns)
     return matrix.ravel()[: (rows - 1) * stride + columns]
 
 
@@ -170,17 +179,21 @@ def linear_case(
     *flags: str,
     pad: int = 0,
     parts: tuple[int, int] = (0, 0),
+    rows: int = 0,
     half: tuple[str, ...] = (),
     tile: int = 0,
 ) -> None:
     """`flags` are of TABLE, GELU_BACKWARD, ADD_X and ADD_WEIGHT; `pad` widens the rows of dout; `parts` are
-    the columns of each part of the sums for dx and for dweight, where they are made in parts. What `half`
-    names is f16. Adds the same in other tiles.
+    the columns of each part of the sums for dx and for dweight, where they are made in parts. With `rows`,
+    each such number of rows of dx is summed up. What `half` names is f16; dx, too, has whole numbers with
+    `rows` then, since a sum tells one that was rounded the other way. Adds the same in other tiles.
     """
     size, table = (N, inputs, outputs), "TABLE" in flags
     columns_x, columns_weight = parts[0] or outputs, parts[1] or N
     parts_x, parts_weight = -(-outputs // columns_x), -(-N // columns_weight)
     fits = linear.fitting(N, inputs, outputs, outputs + pad, half={"dout", "weight", "x"} <= set(half))
+    width, stride = inputs + (8 if inputs % 64 else 0), inputs + 64
+    draw = whole if rows and "dx" in half else normal
 
     def tiles(variant: str, units: MatrixUnits) -> list[matmul.Tile]:
         return list(matmul.tiles("matmul_units" if variant == "linear_units" else "matmul_tiled", units))
@@ -191,6 +204,12 @@ def linear_case(
         own = dict(zip(("TILE_M", "TILE_N"), of_tile, strict=True)) | linear.own_constants(variant, units)
         return linear_grid(sum(workgroups)), own
 
+    def fits_case(variant: str) -> bool:
+        if not fits.get(variant, True) or (any(parts) and variant == "linear"):
+            return False
+        of_tile = dict(enumerate(tiles(variant, MatrixUnits()))).get(tile)
+        return of_tile is not None and (not rows or linear.sums_rows(variant, size, of_tile, rows, width))
+
     case(
         "linear.backward",
         "-".join(
@@ -199,6 +218,7 @@ def linear_case(
                 *flags,
                 *(["strided"] if pad else []),
                 *([f"{parts_x}and{parts_weight}parts"] if any(parts) else []),
+                *([f"sums-of-{rows}"] if rows else []),
                 *(["half", *half] if half else []),
                 *([f"tile{tile}"] if tile else []),
             ]
@@ -212,13 +232,17 @@ def linear_case(
             "PART_X": columns_x,
             "PART_WEIGHT": columns_weight,
             "SHORT": N <= 128,
+            "SUM_ROWS": rows > 0,
+            "ROWS": rows or 8,
+            "STRIDE": stride,
+            "WIDTH": width,
             **dict(zip(("TILE_M", "TILE_N"), list(matmul.TILES)[tile], strict=True)),
             **{name: name in flags for name in ("TABLE", "GELU_BACKWARD", "ADD_X", "ADD_WEIGHT")},
         },
         halved(
             {
-                "dout": stored(N, outputs, outputs + pad),
-                "weight": normal(inputs, outputs),
+                "dout": stored(N, outputs, outputs + pad, draw),
+                "weight": draw(inputs, outputs),
                 "x": normal(N, inputs),
                 "before": normal(N, inputs) if "GELU_BACKWARD" in flags else None,
             },
@@ -230,18 +254,15 @@ def linear_case(
                 "dweight": normal(inputs, outputs)
                 if "ADD_WEIGHT" in flags
                 else poisoned(parts_weight * inputs * outputs),
+                "sums": poisoned(N // rows * stride) if rows else None,
             },
             half,
         ),
-        only=lambda variant: (
-            fits.get(variant, True)
-            and (not any(parts) or variant != "linear")
-            and tile < len(tiles(variant, MatrixUnits()))
-        ),
+        only=fits_case,
         for_units=lambda units: launch("linear_units", units),
     )
-    if tile + 1 < len(matmul.TILES):
-        linear_case(N, inputs, outputs, *flags, pad=pad, parts=parts, half=half, tile=tile + 1)
+    if tile + 1 < len(matmul.TILES) - bool(rows):  # the widest has no room for sums
+        linear_case(N, inputs, outputs, *flags, pad=pad, parts=parts, rows=rows, half=half, tile=tile + 1)
 
 
 linear_case(1, 1, 1)
@@ -258,6 +279,9 @@ linear_case(148, 132, 388, parts=(160, 64))
 linear_case(388, 68, 132, "GELU_BACKWARD", parts=(0, 160))
 linear_case(388, 68, 132, "TABLE", parts=(96, 160))
 linear_case(1100, 12, 1060, "TABLE")  # more rows of tiles than are grouped together
+linear_case(128, 64, 20, "GELU_BACKWARD", rows=8)
+linear_case(256, 452, 36, "GELU_BACKWARD", "ADD_WEIGHT", rows=16)
+linear_case(256, 68, 132, "ADD_X", parts=(0, 64), rows=64)
 _HALF = ("dout", "weight", "x", "before", "dx")
 linear_case(70, 192, 48, "GELU_BACKWARD", half=_HALF)
 linear_case(136, 72, 168, "ADD_X", "ADD_WEIGHT", half=_HALF)
@@ -270,3 +294,6 @@ linear_case(133, 16, 136, "TABLE", "ADD_X", "ADD_WEIGHT", pad=24, half=("dout", 
 linear_case(388, 72, 136, "GELU_BACKWARD", parts=(0, 160), half=_HALF)
 linear_case(388, 72, 136, "TABLE", parts=(96, 160), half=("dout", "weight", "x"))
 linear_case(1100, 8, 1064, "TABLE", half=_HALF)  # more rows of tiles than are grouped together
+linear_case(128, 64, 24, "ADD_WEIGHT", rows=8, half=_HALF)
+linear_case(1152, 456, 40, rows=64, half=_HALF)
+linear_case(256, 456, 136, "GELU_BACKWARD", parts=(0, 64), rows=16, half=("dout", "weight", "x", "before"))

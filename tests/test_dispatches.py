@@ -77,6 +77,17 @@ def test_on_gpus_the_backward_part_of_layernorm_is_one_dispatch() -> None:
     assert counts["column_sum.partial"] == 2 * MODEL.layers
 
 
+def test_on_gpus_the_gradients_of_the_second_linear_layer_sum_up_those_of_the_first_ones_bias() -> None:
+    """Where the tokens are in whole tiles, and the tiles as wide as the sums and what lies behind them."""
+    for width, batch, layers in ((96, 8, 0), (96, 7, MODEL.layers), (48, 8, MODEL.layers)):
+        model, train = replace(MODEL, width=width), TrainConfig(batch=batch)
+        built = build(model, train=train, tokens=1000, tuning=Tuning(software=False))
+        first_stages = [
+            d for d in built.plan.programs["micro"].dispatches if d.kernel == "column_sum.partial"
+        ]
+        assert len([d for d in first_stages if d.constants["C"] == 4 * width]) == layers
+
+
 @pytest.mark.parametrize(
     ("precision", "variant"), [("f32", "linear_tiled"), ("mixed", "linear_tiled"), ("mixed", "linear_units")]
 )
@@ -165,7 +176,10 @@ def test_second_stages_share_launches_and_nothing_else_changes(
 def first_stage(dispatches: list[Dispatch]) -> dict[Tensor, list[tuple[int, int]]]:
     """What columns of each tensor of partial sums are written: (first, end), in their order."""
     columns: dict[Tensor, list[tuple[int, int]]] = {}
-    for k, sums in ((d.constants, d.bindings["sums"]) for d in dispatches if "sums" in d.bindings):
+    for d in dispatches:
+        if "sums" not in d.bindings or not d.constants.get("SUM_ROWS", True):
+            continue
+        k, sums = d.constants, d.bindings["sums"]
         starts = [k["WEIGHT"], k["BIAS"]] if "WEIGHT" in k else [0]
         for start in starts + [0] * bool(k.get("SUM_DX")):
             first = sums.offset + int(start)

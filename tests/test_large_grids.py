@@ -79,14 +79,15 @@ def fold_linear(name: str) -> Case:
     grid, tiles = launch(kernels.MatrixUnits())
     constants = {"N": rows, "INPUTS": inputs, "OUTPUTS": outputs, "LD": outputs, "PART_X": part}
     constants |= {"PART_WEIGHT": rows, "SHORT": False, "TABLE": False, "GELU_BACKWARD": False}
-    constants |= {"ADD_X": False, "ADD_WEIGHT": False, **tiles}
+    constants |= {"ADD_X": False, "ADD_WEIGHT": False, "SUM_ROWS": False, "ROWS": 8, "STRIDE": 0}
+    constants |= {"WIDTH": 0, **tiles}
     read = {"dout": normal(rows, outputs), "weight": normal(inputs, outputs), "x": normal(rows, inputs)}
     return Case(
         "linear.backward",
         "folded",
         constants,
         {**halved(read, kernels.needs(name).half), "before": None},
-        {"dx": poisoned(parts * rows * inputs), "dweight": poisoned(inputs * outputs)},
+        {"dx": poisoned(parts * rows * inputs), "dweight": poisoned(inputs * outputs), "sums": None},
         lambda _: grid,
         (name,),
         for_units=launch,

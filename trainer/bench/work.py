@@ -78,6 +78,7 @@ def _linear_backward(dispatch: Dispatch) -> Work:
         "before": N * inputs if k["GELU_BACKWARD"] else 0,
         "dx": N * inputs * (parts_x + (1 if k["ADD_X"] else 0)),
         "dweight": inputs * outputs * (parts_weight + (1 if k["ADD_WEIGHT"] else 0)),
+        "sums": N // int(k["ROWS"]) * inputs if k["SUM_ROWS"] else 0,
     }
     nbytes = sum(ITEM_SIZE[bound[name].dtype] * count for name, count in numbers.items())
     return Work(4.0 * N * inputs * outputs, nbytes)

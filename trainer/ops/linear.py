@@ -24,7 +24,7 @@ from trainer.ops.matmul import (
     part_of,
     tiles,
 )
-from trainer.plan import Plan, Tape, Tensor, linear_grid
+from trainer.plan import Plan, Tape, Tensor, linear_grid, round_up
 
 NAIVE_THREADS = 64  # of a workgroup of the naive variant, an output each
 
@@ -111,8 +111,8 @@ def feed_forward(
 
 
 def _backward(tape: Tape, x: Tensor, weight: Tensor, out: Tensor, gelu_of: Tensor | None = None) -> None:
-    """The gradients of x · weight + bias = out, that of the bias where no LayerNorm has made it. Where x is
-    GELU of something, that gets the gradient in its place.
+    """The gradients of x · weight + bias = out, that of the bias where nothing has made it yet. Where x
+    is GELU of something, that gets the gradient in its place, and so does the bias that was added to it.
     """
     dout = tape.gradient(out)
     if bias := tape.biases.pop(out, None):
@@ -120,6 +120,7 @@ def _backward(tape: Tape, x: Tensor, weight: Tensor, out: Tensor, gelu_of: Tenso
     dweight, add_weight = tape.target(weight)
     dx, add_x = tape.target(gelu_of or x)
     size = (x.shape[0], x.shape[1], weight.shape[1])
+    bias_of_x = tape.biases.pop(gelu_of, None) if gelu_of else None
     gradients(
         tape.plan,
         dout,
@@ -131,6 +132,7 @@ def _backward(tape: Tape, x: Tensor, weight: Tensor, out: Tensor, gelu_of: Tenso
         gelu_of=gelu_of,
         add_x=add_x,
         add_weight=add_weight,
+        of_bias=bias_of_x and column_sum.partials(tape, bias_of_x, x.shape[0]),
     )
 
 
@@ -148,10 +150,12 @@ def gradients(
     gelu_of: Tensor | None = None,
     add_x: bool = False,
     add_weight: bool = False,
+    of_bias: column_sum.Partials | None = None,
 ) -> None:
     """dx = dout · weightᵀ [· gelu'(gelu_of)] [+ dx] and dweight = xᵀ · dout [+ dweight], with `size` = (N,
     inputs, outputs): dout (N, outputs), whose rows are `stride` apart, weight (inputs, outputs), x (N,
-    inputs). If it is a `table`, the weight is stored as (outputs, inputs), and so is its gradient.
+    inputs). If it is a `table`, the weight is stored as (outputs, inputs), and so is its gradient. Sums over
+    the rows of dx go to `of_bias`, if that is given.
 
     One dispatch on GPUs that have a kernel for it, two elsewhere.
     """
@@ -160,15 +164,18 @@ def gradients(
     if plan.tuning.software:
         gradient_of_weight(plan, dout, x, dweight, size, stride=stride, table=table, add=add_weight)
         gradient_of_x(plan, dout, weight, dx, size, stride=stride, table=table, gelu_of=gelu_of, add=add_x)
+        if of_bias:
+            column_sum.partial(plan, dx, of_bias)
         return
 
+    extras = {"add_x": add_x, "add_weight": add_weight, "of_bias": of_bias}
     words = [
         f"{N}x{inputs}x{outputs}",
         *([f"/{stride}"] if stride != outputs else []),
         *(["table"] if table else []),
         *(tensor.dtype for tensor in (dout, weight, x, dx, dweight)),
         *([f"gelu_of:{gelu_of.dtype}"] if gelu_of else []),
-        *(name for name, add in (("add_x", add_x), ("add_weight", add_weight)) if add),
+        *(name for name, wanted in extras.items() if wanted),
     ]
     half = dout.dtype == weight.dtype == x.dtype == "f16"
     fits = fitting(N, inputs, outputs, stride, half=half)
@@ -188,6 +195,9 @@ def gradients(
             plan.activation("partial_products", (parts, out.size)) if parts > 1 else None
             for parts, out in ((parts_x, dx), (parts_weight, dweight))
         )
+        rows = column_sum.parts(N)[1]
+        fits = of_bias and sums_rows(choice.variant, size, tile, rows, of_bias.width) and not sums_x
+        summed = of_bias if fits else None
         plan.dispatch(
             "linear.backward",
             variant=choice.variant,
@@ -202,6 +212,9 @@ def gradients(
                 "ADD_X": add_x and not sums_x,
                 "ADD_WEIGHT": add_weight and not sums_weight,
                 "SHORT": question.work < SHORT_WORK,
+                "SUM_ROWS": summed is not None,
+                "ROWS": rows,
+                **(summed.constants if summed else {"STRIDE": 0, "WIDTH": 0}),
                 **choice.constants,
                 **own_constants(choice.variant, plan.tuning.units),
             },
@@ -211,12 +224,26 @@ def gradients(
             before=gelu_of,
             dx=sums_x or dx,
             dweight=sums_weight or dweight,
+            sums=summed and summed.sums,
         )
         for sums, out, add in ((sums_weight, dweight, add_weight), (sums_x, dx, add_x)):
             if sums:
                 column_sum.total(plan, sums, out, add=add)
+        if of_bias and not summed:
+            column_sum.partial(plan, dx, of_bias)
 
     plan.ask(question, backward)
+
+
+def sums_rows(variant: str, size: tuple[int, int, int], tile: Tile, rows: int, width: int) -> bool:
+    """Whether a variant in this tile can sum up each so many `rows` of dx, in `width` columns of sums: those
+    behind the inputs become 0. A tile's sums lie in the workgroup's memory in linear_tiled.
+    """
+    N, inputs, _ = size
+    if variant == "linear":
+        return N % rows == 0
+    held = variant != "linear_tiled" or (rows <= 64 and tile[1] <= 128)
+    return N % tile[0] == tile[0] % rows == 0 and width <= round_up(inputs, tile[1]) and held
 
 
 def gradient_of_x(

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from trainer.devices.twins.column_sum import write_partials
 from trainer.devices.twins.matmul import multiply
 
 NOTHING = np.empty(0)
@@ -20,6 +21,7 @@ def backward(
     before: np.ndarray,
     dx: np.ndarray,
     dweight: np.ndarray,
+    sums: np.ndarray,
 ) -> None:
     of_x = SimpleNamespace(
         M=k.N,
@@ -51,5 +53,8 @@ def backward(
         **PLAIN,
     )
     multiply(of_x, dout, weight, NOTHING, before, dx, NOTHING)
+    if k.SUM_ROWS:
+        parts = dx[: k.N * k.INPUTS].reshape(-1, k.ROWS, k.INPUTS).sum(axis=1)
+        write_partials(k, sums, parts)
     left, right = (dout, x) if k.TABLE else (x, dout)
     multiply(of_weight, left, right, NOTHING, NOTHING, dweight, NOTHING)
