@@ -31,12 +31,17 @@ BUILD_TIME = {
     "wheel.py",
     "zips.py",
 }
-# Parts of the trainer that a page has no use for: the command line, what rests on it or on PyTorch, and the
-# devices of a machine
+# Parts of the trainer that a page has no use for: the command line, what of `trainer bench` is no training
+# step, and the devices of a machine
 NATIVE = (
     "trainer/__main__.py",
+    "trainer/bench/curves.py",
     "trainer/bench/learn.py",
+    "trainer/bench/matmul.py",
+    "trainer/bench/profile.py",
     "trainer/bench/pytorch.py",
+    "trainer/bench/tokenizer.py",
+    "trainer/bench/work.py",
     "trainer/cli/",
     "trainer/devices/native.py",
     "trainer/devices/reference.py",
