@@ -105,7 +105,7 @@ def test_bytecode_stands_for_what_the_page_imports(bundle: dict[str, bytes]) -> 
         "trainer/train.pyc",
         "trainer/kernels.pyc",
         "demo/protocol.pyc",
-        "trainer/export.py",  # which no module imports before it is wanted
+        "trainer/export.py",  # source: nothing imports it when the page starts
     } <= modules
     assert not {name for name in modules if name.endswith(".py") and f"{name}c" in modules}
     library = names_in(bundle[build.STDLIB])
