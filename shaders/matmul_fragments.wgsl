@@ -19,7 +19,6 @@
 const SLICE = 2u * SIDE;
 const ACROSS = TILE_N / (2u * SIDE);  // fragments beside each other in a subgroup's quarter
 const THREADS = 4u * LANES;
-const BAND = 8u;  // rows of tiles that are worked on together, so that their operands stay in the cache
 
 // A row of fragments of results, as f32: SIDE rows of PATCH_WIDTH vectors
 const PATCH_WIDTH = ACROSS * SIDE / 4u;

@@ -2,7 +2,7 @@
 // A kernel of several products reads this file once for each, with a suffix behind all names of the next line, and
 // behind those that are declared here (trainer/kernels.py).
 //
-// Given: M N K LDA LDB LDO PART TRANSPOSE_A TRANSPOSE_B SUM_ROWS read_a read_b operands store
+// Given: M N K LDA LDB LDO PART TRANSPOSE_A TRANSPOSE_B SUM_ROWS read_a read_b operands store tile_at
 //
 // They are as in matmul.wgsl; read_a and read_b read vectors of a and b; of the epilogue, operands reads what it needs
 // at an output, and store writes one, and returns it: 0 beyond the edge. If SUM_ROWS, sums over rows of what was stored
@@ -133,20 +133,11 @@ fn store_block(part: u32, m: u32, n: u32, c0: vec4<f32>, c1: vec4<f32>, c2: vec4
   }
 }
 
-// The first row and column of tile `number`
-fn tile_at(number: u32) -> vec2<u32> {
-  const HIGH = (M + TILE_M - 1u) / TILE_M;  // tiles
-  const WIDE = (N + TILE_N - 1u) / TILE_N;
-  let band = number / (BAND * WIDE) * BAND;
-  let height = min(HIGH - band, BAND);
-  let within = number % (BAND * WIDE);
-  return vec2<u32>((band + within % height) * TILE_M, within / height * TILE_N);
-}
-
 // Makes tile `number` of a part of the product.
 fn multiply_tile(part: u32, number: u32, lane: u32) {
-  let tile_row = tile_at(number).x;
-  let tile_column = tile_at(number).y;
+  let tile = tile_at(number);
+  let tile_row = tile.x;
+  let tile_column = tile.y;
 
   let team = select(0u, lane / TEAM, TEAMS == 2u);
   let member = select(lane, lane % TEAM, TEAMS == 2u);

@@ -45,7 +45,6 @@ const BLOCKS = select(2u, 3u, TILE_N == 192u);  // of 4×4 outputs that a thread
 const TEAMS = select(1u, 2u, TILE_M * TILE_N == 4096u);
 const TEAM = TILE_M * TILE_N / (32u * BLOCKS);  // threads
 const THREADS = TEAMS * TEAM;
-const BAND = 8u;  // rows of tiles that are worked on together, so that their operands stay in the cache
 
 // Vectors of four in a row of a slice, which has one k, and in a slice
 const ROW_A = TILE_M / 4u;
@@ -169,8 +168,8 @@ fn share(c: ptr<function, Tile>, team: u32, member: u32) {
   }
 }
 
-// Leaves sums of four rows where the slices were, of which there must be room for TILE_N / 128 a team: those of even
-// numbers in one, those of odd numbers in the other.
+// Leaves sums of four rows of a tile where the slices were, which have the room unless TILE_N is 192: those of even
+// numbers in a's, those of odd numbers in b's.
 fn keep_sum(row: u32, column: u32, sum: vec4<f32>) {
   if (row % 2u == 0u) {
     slices_a[row / 2u * ROW_B + column] = sum;

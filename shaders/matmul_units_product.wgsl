@@ -2,7 +2,7 @@
 // comes of them. A kernel of several products reads this file once for each, with a suffix behind all names of the next
 // line, and behind those that are declared here (trainer/kernels.py).
 //
-// Given: M N K LDA LDB LDO PART TRANSPOSE_A TRANSPOSE_B read_a read_b operands store
+// Given: M N K LDA LDB LDO PART TRANSPOSE_A TRANSPOSE_B read_a read_b operands store tile_at
 //
 // They are as in matmul.wgsl; read_a and read_b read vectors of eight halves of a and b; of the epilogue, operands reads
 // what it needs at four outputs, and store writes them.
@@ -98,20 +98,11 @@ fn store_patch(part: u32, m: u32, n: u32, patch_start: u32, lane: u32) {
   }
 }
 
-// The first row and column of tile `number`
-fn tile_at(number: u32) -> vec2<u32> {
-  const HIGH = (M + TILE_M - 1u) / TILE_M;  // tiles
-  const WIDE = (N + TILE_N - 1u) / TILE_N;
-  let band = number / (BAND * WIDE) * BAND;
-  let height = min(HIGH - band, BAND);
-  let within = number % (BAND * WIDE);
-  return vec2<u32>((band + within % height) * TILE_M, within / height * TILE_N);
-}
-
 // Makes tile `number` of a part of the product.
 fn multiply_tile(part: u32, number: u32, thread: u32) {
-  let tile_row = tile_at(number).x;
-  let tile_column = tile_at(number).y;
+  let tile = tile_at(number);
+  let tile_row = tile.x;
+  let tile_column = tile.y;
   let subgroup = thread / LANES;
   let m = subgroup / 2u * 4u * SIDE;  // of the subgroup's quarter, in the tile
   let n = subgroup % 2u * ACROSS * SIDE;

@@ -205,10 +205,13 @@ def linear_case(
         return linear_grid(sum(workgroups)), own
 
     def fits_case(variant: str) -> bool:
-        if not fits.get(variant, True) or (any(parts) and variant == "linear"):
-            return False
-        of_tile = dict(enumerate(tiles(variant, MatrixUnits()))).get(tile)
-        return of_tile is not None and (not rows or linear.sums_rows(variant, size, of_tile, rows, width))
+        of_tiles = tiles(variant, MatrixUnits())
+        return (
+            fits.get(variant, True)
+            and (not any(parts) or variant != "linear")
+            and tile < len(of_tiles)
+            and (not rows or linear.sums_rows(variant, size, of_tiles[tile], rows, width))
+        )
 
     case(
         "linear.backward",

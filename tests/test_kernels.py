@@ -167,6 +167,7 @@ def test_a_file_is_read_several_times_with_other_names() -> None:
         "linear_tiled",
         "linear_gradients",
         "matmul_slices",
+        "matmul_order",
         "matmul_product",
     )
     assert twice.count("fn multiply_tile_of_x(") == twice.count("fn multiply_tile_of_weight(") == 1

@@ -184,18 +184,22 @@ FILES = {
         "linear_tiled",
         "linear_gradients",
         "matmul_slices",
+        "matmul_order _of_x",
         "matmul_product _of_x",
+        "matmul_order _of_weight",
         "matmul_product _of_weight",
     ),
     "linear_units": (
         "linear_units",
         "linear_gradients",
         "matmul_fragments",
+        "matmul_order _of_x",
         "matmul_units_product _of_x",
+        "matmul_order _of_weight",
         "matmul_units_product _of_weight",
     ),
-    "matmul_tiled": ("matmul_tiled", "matmul_slices", "matmul_product"),
-    "matmul_units": ("matmul_units", "matmul_fragments", "matmul_units_product"),
+    "matmul_tiled": ("matmul_tiled", "matmul_slices", "matmul_order", "matmul_product"),
+    "matmul_units": ("matmul_units", "matmul_fragments", "matmul_order", "matmul_units_product"),
 }
 
 

@@ -196,8 +196,9 @@ def gradients(
             for parts, out in ((parts_x, dx), (parts_weight, dweight))
         )
         rows = column_sum.parts(N)[1]
-        fits = of_bias and sums_rows(choice.variant, size, tile, rows, of_bias.width) and not sums_x
-        summed = of_bias if fits else None
+        summed = of_bias
+        if of_bias and (sums_x or not sums_rows(choice.variant, size, tile, rows, of_bias.width)):
+            summed = None
         plan.dispatch(
             "linear.backward",
             variant=choice.variant,
