@@ -11,6 +11,11 @@
 // before the first of it is used. Two workgroups share a processor there. Tiles of 128×96 take 0.87 of the time of
 // the wider ones for 0.75 of the work, which pays where it saves a round.
 //
+// What did not, by the rate of 4096×4096×4096 there: eight subgroups for tiles of 128×256 or 256×128 (0.83 to 0.93);
+// halves of a slice, one kept while the other is multiplied (0.83 to 0.96); the next slice read half a slice later
+// (0.84) or before the barrier (0.94 to 1); whole cache lines along k, kept for two slices (0.9 to 0.98). The order of
+// multiplications within a slice and bands of 4 to 16 rows of tiles are level.
+//
 // A product's own part is in matmul_units_product.wgsl. `memory` is its kernel's, which knows how much it takes.
 //
 // Constants: TILE_M 8·SIDE, TILE_N 6·SIDE or 8·SIDE; SIDE (of a fragment) and LANES (of a subgroup), which the device
