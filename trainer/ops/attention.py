@@ -70,12 +70,7 @@ def attention(tape: Tape, qkv: Tensor, shape: tuple[int, int, int]) -> Tensor:
                     "attention.backward",
                     variant=choice.variant,
                     grid=(columns, 2 * blocks, 1),
-                    constants={
-                        **shared,
-                        "SUM_ROWS": summed is not None,
-                        "PART": part,
-                        **(summed.constants if summed else {"STRIDE": 0, "WIDTH": 0}),
-                    },
+                    constants={**shared, "PART": part, **column_sum.beside(summed)},
                     **read,
                     result=out,
                     delta=plan.activation("attention.delta", (blocks, columns, TILE)),

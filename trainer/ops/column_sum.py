@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from trainer.kernels import binding_modes
+from trainer.kernels import Constant, binding_modes
 from trainer.plan import MAX_BINDING, MAX_BINDINGS, SPACING, Dispatch, Plan, Program, Tape, Tensor, round_up
 
 MAX_PARTS = 256
@@ -73,6 +73,11 @@ class Partials:
     def reaches(self, other: Partials) -> bool:
         """Whether the binding of these sums has those of another vector behind them."""
         return self.sums.root is other.sums.root and self.sums.offset < other.sums.offset
+
+
+def beside(to: Partials | None) -> dict[str, Constant]:
+    """What a kernel is told that can do a first stage beside its own work, and does if `to` is given."""
+    return {"SUM_ROWS": to is not None, **(to.constants if to else {"STRIDE": 0, "WIDTH": 0})}
 
 
 def partials(tape: Tape, parameter: Tensor, rows: int) -> Partials:

@@ -196,9 +196,8 @@ def gradients(
             for parts, out in ((parts_x, dx), (parts_weight, dweight))
         )
         rows = column_sum.parts(N)[1]
-        summed = of_bias
-        if of_bias and (sums_x or not sums_rows(choice.variant, size, tile, rows, of_bias.width)):
-            summed = None
+        fused = of_bias and not sums_x and sums_rows(choice.variant, size, tile, rows, of_bias.width)
+        summed = of_bias if fused else None
         plan.dispatch(
             "linear.backward",
             variant=choice.variant,
@@ -213,9 +212,8 @@ def gradients(
                 "ADD_X": add_x and not sums_x,
                 "ADD_WEIGHT": add_weight and not sums_weight,
                 "SHORT": question.work < SHORT_WORK,
-                "SUM_ROWS": summed is not None,
                 "ROWS": rows,
-                **(summed.constants if summed else {"STRIDE": 0, "WIDTH": 0}),
+                **column_sum.beside(summed),
                 **choice.constants,
                 **own_constants(choice.variant, plan.tuning.units),
             },
